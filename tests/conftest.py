@@ -1,0 +1,30 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL_STUDIES = ("P001", "cap002", "normal001", "normal002")
+
+
+def real_folder() -> Path | None:
+    """Folder with ``ct/`` and ``labels/`` of the real studies, or None on a machine that has none."""
+    named = os.environ.get("SHAPEMODEL_REAL_CT")
+    candidates = [Path(named)] if named else []
+    candidates.append(Path(__file__).resolve().parents[2] / "shared")
+    for folder in candidates:
+        if all((folder / "ct" / s).is_dir() for s in REAL_STUDIES):
+            return folder
+    return None
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of the real CTs; the test is skipped, with the reason, where there is none."""
+    folder = real_folder()
+    if folder is None:
+        pytest.skip("no real CTs: set SHAPEMODEL_REAL_CT to a folder with ct/ and labels/")
+    return folder
