@@ -62,7 +62,7 @@ def _rib_color(level: int, side: Side) -> tuple[int, int, int]:
 
 
 def _vertebra_color(level: int) -> tuple[int, int, int]:
-    return (205, 130, 110) if level % 2 else (160, 90, 85)
+    return (209 - 3 * level, 134, 100 + 3 * level) if level % 2 else (166 - 3 * level, 90, 70 + 3 * level)
 
 
 def _table() -> tuple[Bone, ...]:
