@@ -47,12 +47,12 @@ class SurfaceSettings:
     closing_mm : radii tried one after another on a bone whose Euler number is not that of its anatomy
     """
 
-    grid_mm: float = 1.0
+    grid_mm: float = 1.25
     smooth_mm: float = 0.7
     smooth_slices: float = 0.5
     pad_mm: float = 4.0
     piece_share: float = 0.1
-    closing_mm: tuple[float, ...] = (2.0, 3.0)
+    closing_mm: tuple[float, ...] = (3.0, 4.0)
 
 
 def scan_box(image: sitk.Image) -> NDArray[np.float64]:
