@@ -1,0 +1,150 @@
+"""The registration, stage by stage. All of it works in the template's frame; the result goes back to the target's."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from shapemodel.correspondence import Registration
+from shapemodel.mesh import Mesh, Points, vertex_normals
+from shapemodel.reasons import Flag
+from shapemodel.registration.confidence import judge
+from shapemodel.registration.fit import Field, displacement, solve, solve_bones
+from shapemodel.registration.match import backward, both, forward, trees
+from shapemodel.registration.prepare import Prepared, prepare
+from shapemodel.registration.settings import RegistrationSettings
+from shapemodel.registration.soft import Cloud, soft_assign, thin
+from shapemodel.registration.start import Similarity, check_target, place
+from shapemodel.registration.target import EDGE_MM, Target, inside, move, sample_target
+from shapemodel.registration.visible import visibility
+
+logger = logging.getLogger(__name__)
+
+CONVERGED_MM = 0.1
+"""Mean movement of the visible vertices in the last joint step below which the fit has converged."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One target moved onto the template, with what every stage asks of it."""
+
+    prepared: Prepared
+    target: Target
+    start: Similarity
+    forest: list
+    members: list[NDArray[np.int64]]
+
+    def seen(self, points: Points) -> NDArray[np.bool_]:
+        """(...,) points of the template's frame that lie inside the scan."""
+        flat = self.start.inverse(points.reshape(-1, 3))
+        return inside(flat, self.target.fov, EDGE_MM).reshape(points.shape[:-1])
+
+
+def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
+    """``target`` is already in the template's frame, except for the faces of its scan."""
+    members = [np.flatnonzero(prepared.index == b) for b in range(len(prepared.labels))]
+    return Scene(prepared, target, start, trees(target), members)
+
+
+def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
+    """Soft assignment: the thorax-wide field to within some mm."""
+    p = s.prepared
+    nodes = p.nodes[:, : settings.soft_template]
+    points, believed = thin(s.target, settings.soft_target)
+    weight = p.weight[:, : settings.soft_template] * s.target.present[:, None]
+    basis = p.thorax[nodes].reshape(-1, p.thorax.shape[1]).astype(np.float64)
+    cloud = Cloud(p.mesh.vertices[nodes], basis, weight, points, believed)
+    c = soft_assign(cloud, settings.soft_sigma, settings.soft_steps, settings.soft_outlier, s.seen)
+    return Field(c, np.zeros((len(p.labels), p.bone.shape[1], 3)))
+
+
+def deformed(s: Scene, field: Field) -> Points:
+    """(V, 3) template vertices under a field."""
+    p = s.prepared
+    return p.mesh.vertices + displacement(field, p.thorax, p.bone, p.index)
+
+
+def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> tuple[Field, float]:
+    """Joint Gauss-Newton with symmetric normals, from coarse to fine; and the mean last movement, mm."""
+    p = s.prepared
+    y = deformed(s, field)
+    change = np.inf
+    for k in range(settings.steps):
+        t = k / max(settings.steps - 1, 1)
+        sn = settings.sigma_normal[0] ** (1 - t) * settings.sigma_normal[1] ** t
+        st = settings.sigma_tangent[0] ** (1 - t) * settings.sigma_tangent[1] ** t
+        scale = max(3.0 * sn, 1.5)
+        normals = vertex_normals(y, p.mesh.faces)
+        ahead = forward(s.target, s.forest, p.nodes, y, normals, scale)
+        ahead.weight[:] *= p.weight * s.seen(y[p.nodes])
+        back = backward(s.target, s.members, settings.backward_samples, y, normals, scale)
+        pairs = both(ahead, back, settings.backward)
+        gap = pairs.goal - p.mesh.vertices[pairs.vertex]
+        field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, (sn, st))
+        before, y = y, deformed(s, field)
+        moved = np.linalg.norm(y - before, axis=1)
+        change = float(moved[s.seen(y)].mean())
+    return field, change
+
+
+def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
+    """Bone by bone, small and mostly along the normal."""
+    p = s.prepared
+    base = y.copy()
+    for _ in range(settings.fine_steps):
+        normals = vertex_normals(y, p.mesh.faces)
+        ahead = forward(s.target, s.forest, p.nodes, y, normals, 1.5)
+        ahead.weight[:] *= p.weight * s.seen(y[p.nodes])
+        back = backward(s.target, s.members, settings.backward_samples, y, normals, 1.5)
+        pairs = both(ahead, back, settings.backward)
+        gap = pairs.goal - base[pairs.vertex]
+        c = solve_bones(p.fine[pairs.vertex], pairs, gap, (settings.fine_sigma, settings.fine_tangent))
+        y = (
+            base
+            + np.concatenate([p.fine[ids] @ c[b] for b, ids in enumerate(s.members)])[
+                np.argsort(np.concatenate(s.members), kind="stable")
+            ]
+        )
+    return y
+
+
+def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationSettings | None = None) -> Registration:
+    """Fit a template to a subject's labelled surfaces.
+
+    Parameters
+    ----------
+    template : the template mesh, or, for many subjects, what :func:`prepare` made of it
+    target : closed or cut surfaces with labels 1-37 (others are ignored), mm, LPS; ``fov`` if known
+
+    Raises
+    ------
+    StudyError : the surfaces are not a thorax in millimetres (``bad_surface``), are ``mirrored``, or hold
+        ``too_few_bones``
+    """
+    settings = settings or RegistrationSettings()
+    with threadpool_limits(limits=1):
+        prepared = template if isinstance(template, Prepared) else prepare(template, prior=settings.prior)
+        check_target(target)
+        samples = sample_target(target, prepared.labels, settings.samples)
+        start = place(prepared, samples)
+        s = scene(prepared, move(samples, start.scale, start.rotation, start.shift), start)
+        field = stage_a(s, settings)
+        field, change = stage_b(s, field, settings)
+        y = start.inverse(stage_fine(s, deformed(s, field), settings))
+        seen, residual = visibility(y, vertex_normals(y, prepared.mesh.faces), target, samples.fov)
+    bones = judge(prepared, seen, residual)
+    return Registration(
+        vertices=y,
+        visible=seen,
+        residual_mm=residual,
+        bones=bones,
+        iterations=settings.steps + settings.fine_steps,
+        converged=change < CONVERGED_MM,
+        scale=1.0 / start.scale,
+        fov=samples.fov,
+        flags=tuple(Flag("bone_unsure", k, b.note) for k, b in bones.items() if b.flagged),
+    )

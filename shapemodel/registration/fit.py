@@ -1,0 +1,115 @@
+"""Stage B: one Gauss-Newton step over the thorax-wide and all bone-wise coefficients at once.
+
+The cost of coefficients c is ``|c|^2 + sum w [ (d.e)^2 / sigma_n^2 + |e - d (d.e)|^2 / sigma_t^2 ]`` with e the
+vector from the deformed vertex to its partner and d the symmetric normal. Bones couple through the thorax-wide
+block only, so their blocks are eliminated (Schur complement) and the solve is as small as the thorax' basis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.registration.match import Pairs
+
+
+@dataclass(frozen=True)
+class Field:
+    """Coefficients of the thorax-wide (r, 3) and the bone-wise (B, q, 3) field."""
+
+    thorax: NDArray[np.float64]
+    bone: NDArray[np.float64]
+
+
+def displacement(field: Field, thorax: NDArray, bone: NDArray, index: NDArray) -> NDArray[np.float64]:
+    """(V, 3) mm at vertices with these bases (V, r), (V, q) and bone indices (V,)."""
+    u = (thorax @ field.thorax.astype(np.float32)).astype(np.float64)
+    for b in range(len(field.bone)):
+        own = np.flatnonzero(index == b)
+        u[own] += bone[own] @ field.bone[b]
+    return u
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Normal equations of the bones: (B, 3q, 3q), (B, 3q) and the rows they were made of."""
+
+    matrix: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def rows(basis: NDArray[np.float32], direction: NDArray) -> NDArray[np.float32]:
+    """(..., 3r) derivative of the distance along ``direction`` by the coefficients of ``basis`` (..., r)."""
+    j = basis[..., :, None] * direction[..., None, :].astype(np.float32)
+    return np.ascontiguousarray(j.reshape(*basis.shape[:-1], -1))
+
+
+def isotropic(block: NDArray) -> NDArray[np.float64]:
+    """(..., 3a, 3b) of (..., a, b): the same for x, y and z, as the order of ``rows`` has it."""
+    a, b = block.shape[-2:]
+    out = np.zeros((*block.shape[:-2], a, 3, b, 3))
+    for k in range(3):
+        out[..., :, k, :, k] = block
+    return out.reshape(*block.shape[:-2], 3 * a, 3 * b)
+
+
+def solve(
+    thorax: NDArray[np.float32], bone: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float]
+) -> Field:
+    """The coefficients that minimise the cost.
+
+    Parameters
+    ----------
+    thorax, bone : (B, R, r), (B, R, q) bases at the vertices of the pairs
+    gap : (B, R, 3) partner minus undeformed vertex, mm
+    sigma : normal and tangential standard deviation, mm
+    """
+    n_bones, n_rows, r = thorax.shape
+    q = bone.shape[2]
+    loose = pairs.weight / sigma[1] ** 2
+    firm = pairs.weight / sigma[0] ** 2 - loose
+    along = (pairs.direction * gap).sum(-1)
+    root = np.sqrt(firm).astype(np.float32)[..., None]
+    jg, jb = rows(thorax, pairs.direction) * root, rows(bone, pairs.direction) * root
+    tg, tb = thorax * np.sqrt(loose).astype(np.float32)[..., None], bone * np.sqrt(loose).astype(np.float32)[..., None]
+    e = (np.sqrt(firm) * along).astype(np.float32)
+    g = (np.sqrt(loose)[..., None] * gap).astype(np.float32)
+    flat = jg.reshape(-1, 3 * r)
+    flat_t = tg.reshape(-1, r)
+    hgg = (flat.T @ flat).astype(np.float64) + isotropic((flat_t.T @ flat_t).astype(np.float64)) + np.eye(3 * r)
+    hbb = (jb.transpose(0, 2, 1) @ jb).astype(np.float64) + isotropic(tb.transpose(0, 2, 1) @ tb) + np.eye(3 * q)
+    hbg = (jb.transpose(0, 2, 1) @ jg).astype(np.float64) + isotropic(tb.transpose(0, 2, 1) @ tg)
+    rg = (flat.T @ e.ravel() + (flat_t.T @ g.reshape(-1, 3)).ravel()).astype(np.float64)
+    rb = ((jb.transpose(0, 2, 1) @ e[..., None])[..., 0] + (tb.transpose(0, 2, 1) @ g).reshape(n_bones, -1)).astype(
+        np.float64
+    )
+    eliminated = np.linalg.solve(hbb, np.concatenate([hbg, rb[..., None]], axis=2))
+    stacked = hbg.reshape(-1, 3 * r)
+    schur = hgg - stacked.T @ eliminated[..., :-1].reshape(-1, 3 * r)
+    right = rg - stacked.T @ eliminated[..., -1].ravel()
+    cg = np.linalg.solve(schur, right)
+    cb = eliminated[..., -1] - eliminated[..., :-1] @ cg
+    return Field(cg.reshape(r, 3), cb.reshape(n_bones, q, 3))
+
+
+def solve_bones(
+    basis: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float]
+) -> NDArray[np.float64]:
+    """(B, q, 3) coefficients of each bone on its own; the tangential term holds vertices where they are.
+
+    ``gap`` is measured from where the vertices are before this field; only its normal part pulls.
+    """
+    q = basis.shape[2]
+    firm = np.sqrt(pairs.weight / sigma[0] ** 2)
+    hold = np.full(pairs.weight.shape, 1.0 / sigma[1]).astype(np.float32)
+    j = rows(basis, pairs.direction) * firm.astype(np.float32)[..., None]
+    e = (firm * (pairs.direction * gap).sum(-1)).astype(np.float32)
+    # hold (I - d d'): isotropic part minus normal part
+    t = basis * hold[..., None]
+    back = rows(basis, pairs.direction) * hold[..., None]
+    h = isotropic((t.transpose(0, 2, 1) @ t).astype(np.float64)) - (back.transpose(0, 2, 1) @ back).astype(np.float64)
+    h += (j.transpose(0, 2, 1) @ j).astype(np.float64) + np.eye(3 * q)
+    right = (j.transpose(0, 2, 1) @ e[..., None]).astype(np.float64)
+    return np.linalg.solve(h, right)[..., 0].reshape(len(basis), q, 3)

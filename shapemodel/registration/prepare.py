@@ -1,0 +1,106 @@
+"""What a template needs to be registered with, computed once for a cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from shapemodel.anatomy import MODEL_LABELS
+from shapemodel.mesh import Mesh, vertex_areas, vertex_normals
+from shapemodel.reasons import InputError
+from shapemodel.registration.prior import Basis, linear, nystrom, spread
+from shapemodel.registration.settings import PriorSettings
+
+MIN_VERTICES = 12
+"""A bone of a template with fewer vertices cannot carry a basis."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A template with its bases; plain arrays, so it can be pickled to workers.
+
+    Attributes
+    ----------
+    mesh : the template (V vertices, B bones)
+    prior : the settings it was prepared with
+    labels : (B,) label numbers, ascending; ``index`` (V,) which of them each vertex has
+    normals, areas : (V, 3) unit normals, (V,) mm2
+    nodes : (B, N) vertices that carry the fit, far-apart ones first; ``weight`` (B, N) is 0 for padding
+    thorax, bone, fine : (V, r) bases of the thorax-wide, the bone-wise and the fine bone-wise field
+    neighbours : (V, V) sparse row-stochastic matrix of the edges, to smooth along the surface
+    """
+
+    mesh: Mesh
+    prior: PriorSettings
+    labels: NDArray[np.int64]
+    index: NDArray[np.int64]
+    normals: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    nodes: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    thorax: Basis
+    bone: Basis
+    fine: Basis
+    neighbours: sp.csr_matrix
+
+
+def neighbour_matrix(faces: NDArray[np.int64], n: int) -> sp.csr_matrix:
+    """(n, n) row-stochastic matrix that averages over the ends of each vertex' edges; empty rows stay empty."""
+    i = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2], faces[:, 1], faces[:, 2], faces[:, 0]])
+    j = np.concatenate([faces[:, 1], faces[:, 2], faces[:, 0], faces[:, 0], faces[:, 1], faces[:, 2]])
+    a = sp.csr_matrix((np.ones(len(i), dtype=np.float64), (i, j)), shape=(n, n))
+    a.data[:] = 1.0
+    count = np.maximum(np.asarray(a.sum(1)).ravel(), 1.0)
+    return (sp.diags(1.0 / count) @ a).tocsr()
+
+
+def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:
+    """Bases and fit nodes of a template. Labels outside 1-37 are an error: a template holds bones only."""
+    prior = prior or PriorSettings()
+    labels = np.array(template.labels, dtype=np.int64)
+    strange = sorted(set(labels.tolist()) - set(MODEL_LABELS))
+    if len(labels) == 0 or strange:
+        raise InputError(f"template: expected bones with labels 1-37, found {strange or 'none'}")
+    index = np.searchsorted(labels, template.bone)
+    v = template.vertices
+    nodes = np.zeros((len(labels), prior.nodes), dtype=np.int64)
+    weight = np.zeros((len(labels), prior.nodes))
+    bone = np.zeros((len(v), 4 + prior.bone_rank), dtype=np.float32)
+    fine = np.zeros((len(v), prior.fine_rank), dtype=np.float32)
+    for b, label in enumerate(labels):
+        ids = np.flatnonzero(template.bone == label)
+        if len(ids) < MIN_VERTICES:
+            raise InputError(f"template: bone {label} has {len(ids)} vertices, expected {MIN_VERTICES} or more")
+        far = ids[spread(v[ids], prior.nodes)]
+        nodes[b] = far[np.arange(prior.nodes) % len(far)]
+        weight[b, : len(far)] = 1.0
+        own = v[ids]
+        bone[ids, :4] = linear(own, own.mean(0), prior.bone_shift, prior.bone_linear)
+        bone[ids, 4:] = nystrom(own, v[far[:120]], prior.bone, prior.bone_rank)
+        fine[ids] = nystrom(own, v[far], prior.fine, prior.fine_rank)
+    # the same number of landmarks from every bone: small bones matter as much as long ones
+    per = max(prior.landmarks // len(labels), 4)
+    marks = v[nodes[:, :per].ravel()]
+    thorax = np.hstack(
+        [
+            linear(v, v.mean(0), prior.thorax_shift, prior.thorax_linear),
+            nystrom(v, np.unique(marks, axis=0), prior.thorax, prior.rank),
+        ]
+    )
+    return Prepared(
+        mesh=template,
+        prior=prior,
+        labels=labels,
+        index=index,
+        normals=vertex_normals(v, template.faces),
+        areas=vertex_areas(v, template.faces),
+        nodes=nodes,
+        weight=weight,
+        thorax=thorax,
+        bone=bone,
+        fine=fine,
+        neighbours=neighbour_matrix(template.faces, len(v)),
+    )

@@ -1,0 +1,143 @@
+"""The target's side: even samples of each bone, smooth normals, what is real surface, where the scan ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.mesh import Mesh, Points, face_normals, vertex_normals
+from shapemodel.registration.prepare import neighbour_matrix
+
+EDGE_MM = 1.5
+"""Surface this near to a face of the scanned volume is its cut, not bone."""
+
+EDGE_RINGS = 3
+"""Rings of vertices about an open edge that are not trusted: the surface rounds off there."""
+
+NORMAL_PASSES = 4
+"""Umbrella passes over the normals: about 2 mm on a marching-cubes surface, as smooth as a template's."""
+
+MIN_FACES = 20
+"""A bone with fewer triangles is a crumb: treated as absent."""
+
+FLAT = 0.95
+"""Cosine to an axis from which a triangle at the end of the mesh counts as part of a flat cut."""
+
+CUT_AREA = 30.0
+"""mm2 of flat cut, or mm of open edge, at an end of the mesh that make it a face of the scan."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Samples of the B bones of a template on a target (absent bones: zeros).
+
+    Attributes
+    ----------
+    points, normals : (B, S, 3), mm and unit; solid : (B, S) real surface, neither cut nor open edge
+    present : (B,) the bone is there
+    center : (B, 3) centroid of its surface; whole : (B,) it touches no face of the scan
+    fov : (6,) faces of the scan, infinite where there is none
+    area : (B,) mm2
+    """
+
+    points: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    solid: NDArray[np.bool_]
+    present: NDArray[np.bool_]
+    center: NDArray[np.float64]
+    whole: NDArray[np.bool_]
+    fov: NDArray[np.float64]
+    area: NDArray[np.float64]
+
+
+def open_vertices(faces: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """(n,) vertices on an edge that has one face only."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    key = edges[:, 0] * n + edges[:, 1]
+    _, first, count = np.unique(key, return_index=True, return_counts=True)
+    out = np.zeros(n, dtype=bool)
+    out[edges[first[count == 1]].ravel()] = True
+    return out
+
+
+def find_fov(mesh: Mesh, border: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(6,) faces of the scan: as known, else where the mesh ends in flat cuts or open edges, else infinite."""
+    if mesh.fov is not None:
+        return mesh.fov.copy()
+    fov = np.array([-np.inf, np.inf] * 3)
+    n = face_normals(mesh.vertices, mesh.faces)
+    area = np.linalg.norm(n, axis=1)
+    center = mesh.vertices[mesh.faces].mean(1)
+    for axis in range(3):
+        for end, sign in ((0, -1.0), (1, 1.0)):
+            extreme = (mesh.vertices[:, axis] * sign).max() * sign
+            near = np.abs(center[:, axis] - extreme) < EDGE_MM
+            flat = area[near & (sign * n[:, axis] > FLAT * area)].sum() / 2
+            edge = (border & (np.abs(mesh.vertices[:, axis] - extreme) < EDGE_MM)).sum()
+            if flat > CUT_AREA or edge > CUT_AREA:
+                fov[2 * axis + end] = extreme
+    return fov
+
+
+def inside(points: Points, fov: NDArray[np.float64], margin: float = 0.0) -> NDArray[np.bool_]:
+    """(...,) points at least ``margin`` mm inside every face of the scan."""
+    low, high = fov[0::2] + margin, fov[1::2] - margin
+    return np.asarray(((points > low) & (points < high)).all(-1))
+
+
+def draw(vertices: Points, faces: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Evenly spread samples: (count,) face and (count, 3) barycentric; strata of equal area, R2 sequence within."""
+    area = np.linalg.norm(face_normals(vertices, faces), axis=1)
+    total = np.cumsum(area)
+    face = np.searchsorted(total, (np.arange(count) + 0.5) / count * total[-1]).clip(0, len(faces) - 1)
+    i = np.arange(count)
+    # additive recurrence of the plastic number (Roberts 2018): even, and the same every time
+    u, v = (0.5 + 0.7548776662466927 * i) % 1.0, (0.5 + 0.5698402909980532 * i) % 1.0
+    r = np.sqrt(u)
+    return face, np.column_stack([1 - r, r * (1 - v), r * v])
+
+
+def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int) -> Target:
+    """Samples of these bones on a target mesh; labels that the template lacks are ignored."""
+    n = len(mesh.vertices)
+    border = open_vertices(mesh.faces, n)
+    fov = find_fov(mesh, border)
+    around = neighbour_matrix(mesh.faces, n)
+    rough, normals = border.astype(float), vertex_normals(mesh.vertices, mesh.faces)
+    for _ in range(EDGE_RINGS):
+        rough = np.maximum(rough, around @ rough)
+    for _ in range(NORMAL_PASSES):
+        normals = 0.5 * (normals + around @ normals)
+    solid = (rough == 0) & inside(mesh.vertices, fov, EDGE_MM)
+    shape = (len(labels), count)
+    p, m, s = np.zeros((*shape, 3)), np.zeros((*shape, 3)), np.zeros(shape, dtype=bool)
+    center, area = np.zeros((len(labels), 3)), np.zeros(len(labels))
+    present, whole = np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
+    owner = mesh.bone[mesh.faces[:, 0]] if len(mesh.faces) else np.zeros(0, np.uint8)
+    for b, label in enumerate(labels):
+        faces = mesh.faces[owner == label]
+        if len(faces) < MIN_FACES:
+            continue
+        face, bary = draw(mesh.vertices, faces, count)
+        corner = faces[face]
+        p[b] = np.einsum("sk,skd->sd", bary, mesh.vertices[corner])
+        m[b] = np.einsum("sk,skd->sd", bary, normals[corner])
+        s[b] = solid[corner].all(1)
+        present[b] = s[b].any()
+        center[b] = p[b].mean(0)
+        whole[b] = bool(inside(mesh.vertices[np.unique(faces)], fov, EDGE_MM).all())
+        area[b] = np.linalg.norm(face_normals(mesh.vertices, faces), axis=1).sum() / 2
+    m /= np.maximum(np.linalg.norm(m, axis=-1, keepdims=True), 1e-9)
+    return Target(p, m, s, present, center, whole, fov, area)
+
+
+def move(target: Target, scale: float, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Target:
+    """The samples after ``scale * x @ rotation.T + shift``. The faces of the scan stay in their own frame."""
+    return replace(
+        target,
+        points=scale * target.points @ rotation.T + shift,
+        normals=target.normals @ rotation.T,
+        center=scale * target.center @ rotation.T + shift,
+    )
