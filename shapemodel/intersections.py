@@ -1,0 +1,187 @@
+"""Which triangles of a mesh cut each other: the named detector ``segment-triangle``.
+
+Two triangles that share no vertex intersect when an edge of one meets the other; with one shared vertex the
+edge opposite to it is tested; with a shared edge they intersect when one is folded flat onto the other.
+Orientation tests are signed volumes in float64 (Guigue and Devillers 2003); touching counts as cutting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.anatomy import names
+from shapemodel.mesh import Faces, Mesh, Points, face_normals
+
+DETECTOR = "segment-triangle"
+"""Name of this detector, as printed in quality tables."""
+
+FOLD_COS = -0.9998
+"""Cosine of two normals (179 degrees apart) at which neighbours that share an edge count as folded together."""
+
+Pairs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Intersections:
+    """Pairs of faces that cut each other.
+
+    Attributes
+    ----------
+    pairs : (K, 2) face indices
+    places : (K, 3) mm, midpoint of the two centroids
+    bones : (K, 2) label numbers of the two faces
+    """
+
+    pairs: Pairs
+    places: Points
+    bones: NDArray[np.uint8]
+
+    @property
+    def faces(self) -> NDArray[np.int64]:
+        """Faces that take part in an intersection, ascending."""
+        return np.unique(self.pairs)
+
+    @property
+    def within(self) -> int:
+        """Pairs inside one bone."""
+        return int((self.bones[:, 0] == self.bones[:, 1]).sum())
+
+    @property
+    def between(self) -> int:
+        """Pairs of two bones that penetrate each other."""
+        return len(self.pairs) - self.within
+
+    def describe(self, most: int = 3) -> str:
+        """One sentence with the counts and the first places."""
+        if not len(self.pairs):
+            return f"no intersecting triangles ({DETECTOR})"
+        text = f"{len(self.pairs)} intersecting pairs of triangles ({DETECTOR}), {self.between} between bones"
+        places = []
+        for bones, place in zip(self.bones[:most], self.places[:most], strict=True):
+            both = " / ".join(dict.fromkeys(names(bones.tolist())))
+            places.append(f"{both} at ({place[0]:.1f}, {place[1]:.1f}, {place[2]:.1f})")
+        return f"{text}: {'; '.join(places)}"
+
+
+def find_intersections(mesh: Mesh) -> Intersections:
+    """All pairs of triangles of a mesh that cut each other, within bones and between them."""
+    pairs = intersecting_pairs(mesh.vertices, mesh.faces)
+    centres = mesh.vertices[mesh.faces].mean(axis=1)
+    return Intersections(pairs, centres[pairs].mean(axis=1), mesh.bone[mesh.faces[pairs, 0]].reshape(-1, 2))
+
+
+def intersecting_pairs(vertices: Points, faces: Faces) -> Pairs:
+    """(K, 2) pairs i < j of faces that cut each other, in ascending order."""
+    near = _near_pairs(vertices[faces])
+    a, b = faces[near[:, 0]], faces[near[:, 1]]
+    shared = (a[:, :, None] == b[:, None, :]).sum(axis=(1, 2))
+    hit = np.zeros(len(near), dtype=bool)
+    for count, test in ((0, _cut_apart), (1, _cut_at_vertex), (2, _cut_at_edge)):
+        rows = np.flatnonzero(shared == count)
+        hit[rows] = test(vertices, a[rows], b[rows])
+    hit |= shared == 3
+    found = near[hit]
+    return found[np.lexsort((found[:, 1], found[:, 0]))]
+
+
+def _near_pairs(triangles: NDArray[np.float64]) -> Pairs:
+    """(K, 2) pairs of triangles (F, 3, 3) whose axis-aligned boxes overlap, by trees over classes of size."""
+    from scipy.spatial import cKDTree
+
+    if not len(triangles):
+        return np.zeros((0, 2), np.int64)
+    centre = triangles.mean(axis=1)
+    radius = np.linalg.norm(triangles - centre[:, None], axis=2).max(axis=1)
+    low, high = triangles.min(axis=1), triangles.max(axis=1)
+    size = np.floor(np.log2(np.maximum(radius, 1e-9))).astype(int)
+    groups = [np.flatnonzero(size == k) for k in np.unique(size)]
+    trees = [cKDTree(centre[g]) for g in groups]
+    found = []
+    for i, g in enumerate(groups):
+        for j in range(i + 1):
+            reach = radius[g].max() + radius[groups[j]].max()
+            if i == j:
+                p = trees[i].query_pairs(reach, output_type="ndarray").astype(np.int64)
+                p = g[p]
+            else:
+                near = trees[i].sparse_distance_matrix(trees[j], reach, output_type="ndarray")
+                p = np.column_stack([g[near["i"]], groups[j][near["j"]]])
+            apart = np.linalg.norm(centre[p[:, 0]] - centre[p[:, 1]], axis=1) > radius[p[:, 0]] + radius[p[:, 1]]
+            p = p[~apart]
+            overlap = ((low[p[:, 0]] <= high[p[:, 1]]) & (low[p[:, 1]] <= high[p[:, 0]])).all(axis=1)
+            found.append(np.sort(p[overlap], axis=1))
+    return np.vstack(found)
+
+
+def _volume(a: Points, b: Points, c: Points, d: Points) -> NDArray[np.float64]:
+    """Six times the signed volume of tetrahedra."""
+    u, v, w = b - a, c - a, d - a
+    return np.asarray(
+        u[:, 0] * (v[:, 1] * w[:, 2] - v[:, 2] * w[:, 1])
+        + u[:, 1] * (v[:, 2] * w[:, 0] - v[:, 0] * w[:, 2])
+        + u[:, 2] * (v[:, 0] * w[:, 1] - v[:, 1] * w[:, 0])
+    )
+
+
+def _segment_hits(p: Points, q: Points, a: Points, b: Points, c: Points) -> NDArray[np.bool_]:
+    """Whether segments pq meet triangles abc, both (K, 3); segments in the triangle's plane do not count here."""
+    side_p, side_q = _volume(a, b, c, p), _volume(a, b, c, q)
+    hit = (side_p * side_q <= 0) & ((side_p != 0) | (side_q != 0))
+    rows = np.flatnonzero(hit)
+    p, q, a, b, c = p[rows], q[rows], a[rows], b[rows], c[rows]
+    e = np.column_stack([_volume(p, q, a, b), _volume(p, q, b, c), _volume(p, q, c, a)])
+    hit[rows] = (e >= 0).all(axis=1) | (e <= 0).all(axis=1)
+    return hit
+
+
+def _cut_apart(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:
+    """Triangles without a shared vertex: any edge of one through the other, or coplanar and overlapping."""
+    hit = np.zeros(len(a), dtype=bool)
+    for one, other in ((a, b), (b, a)):
+        corners = [vertices[other[:, k]] for k in range(3)]
+        for k in range(3):
+            rows = np.flatnonzero(~hit)
+            p, q = vertices[one[rows, k]], vertices[one[rows, (k + 1) % 3]]
+            hit[rows] = _segment_hits(p, q, *(c[rows] for c in corners))
+    flat = np.flatnonzero(~hit & _coplanar(vertices, a, b))
+    hit[flat] = _flat_overlap(vertices, a[flat], b[flat])
+    return hit
+
+
+def _coplanar(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:
+    corners = [vertices[a[:, k]] for k in range(3)]
+    side = np.column_stack([_volume(corners[0], corners[1], corners[2], vertices[b[:, k]]) for k in range(3)])
+    return np.asarray((side == 0).all(axis=1))
+
+
+def _flat_overlap(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:
+    """Coplanar triangles overlap unless an edge normal separates them (separating axis)."""
+    apart = np.zeros(len(a), dtype=bool)
+    for one in (a, b):
+        normal = face_normals(vertices, one)
+        for k in range(3):
+            axis = np.cross(normal, vertices[one[:, (k + 1) % 3]] - vertices[one[:, k]])
+            pa, pb = (np.einsum("kij,kj->ki", vertices[f], axis) for f in (a, b))
+            apart |= (pa.max(axis=1) <= pb.min(axis=1)) | (pb.max(axis=1) <= pa.min(axis=1))
+    return ~apart
+
+
+def _cut_at_vertex(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:
+    """Triangles that share one vertex: the opposite edge of one through the other."""
+    hit = np.zeros(len(a), dtype=bool)
+    for one, other in ((a, b), (b, a)):
+        position = (one[:, :, None] == other[:, None, :]).any(axis=2).argmax(axis=1)
+        rows = np.arange(len(one))
+        p, q = vertices[one[rows, (position + 1) % 3]], vertices[one[rows, (position + 2) % 3]]
+        hit |= _segment_hits(p, q, *(vertices[other[:, k]] for k in range(3)))
+    return hit
+
+
+def _cut_at_edge(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:
+    """Triangles that share an edge: folded flat onto each other."""
+    na, nb = face_normals(vertices, a), face_normals(vertices, b)
+    length = np.linalg.norm(na, axis=1) * np.linalg.norm(nb, axis=1)
+    return np.asarray(np.einsum("ij,ij->i", na, nb) < FOLD_COS * np.maximum(length, 1e-30))
