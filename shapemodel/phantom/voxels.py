@@ -1,0 +1,228 @@
+"""A scene to Hounsfield units before the scanner's blur and noise, and its true label map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from shapemodel import anatomy
+from shapemodel.mesh import Faces, Points, vertex_normals
+from shapemodel.phantom import hounsfield as hu_of
+from shapemodel.phantom.knobs import CTKnobs
+from shapemodel.phantom.raster import Box, Grid, box_of, coverage
+from shapemodel.phantom.scene import Scene, Surface, paint_rank
+from shapemodel.phantom.texture import enlarge, from_tile, smooth_field, tile
+
+COARSE_MM = 3.0
+"""Voxel size for maps of depth under skin and lung surface; they vary over centimetres."""
+
+FAT_LAYER_MM = {"F": 14.0, "M": 9.0}
+"""Subcutaneous fat of an average chest."""
+
+
+@dataclass
+class Canvas:
+    """What is being painted: HU (z, y, x) float32, labels uint8, and the seeded textures."""
+
+    grid: Grid
+    hu: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    rng: np.random.Generator
+    fine: NDArray[np.float32]
+    grain: NDArray[np.float32]
+
+
+def paint(scene: Scene, grid: Grid, knobs: CTKnobs, seed: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """HU and true labels of a scene on a grid.
+
+    Returns
+    -------
+    hu : (nz, ny, nx) float32, before blur and noise
+    labels : (nz, ny, nx) uint8, the bone that fills at least half of the voxel and more than any other; 41 where
+        cartilage is calcified
+    """
+    rng = np.random.default_rng([seed, 11])
+    mm = grid.spacing[::-1]
+    canvas = Canvas(
+        grid,
+        np.full(grid.shape, hu_of.AIR, np.float32),
+        np.zeros(grid.shape, np.uint8),
+        rng,
+        fine=tile(rng, (0.7 / mm[0], 0.7 / mm[1], 0.7 / mm[2])),
+        grain=tile(rng, (2.2 / mm[0], 2.2 / mm[1], 2.2 / mm[2])),
+    )
+    for name in sorted(scene.organs, key=lambda k: (paint_rank(k), k)):
+        _paint_organ(canvas, name, scene, knobs)
+    for name in sorted(scene.cartilage):
+        _paint_cartilage(canvas, name, scene, knobs)
+    best = np.zeros(grid.shape, np.float32)
+    for name in sorted(scene.others):
+        _paint_bone(canvas, best, anatomy.OTHER_BONE, scene.others[name], scene, knobs)
+    for label in scene.bones.labels:
+        v, f, _ = scene.bones.select(label)
+        _paint_bone(canvas, best, label, (v, f), scene, knobs)
+    return canvas.hu, canvas.labels
+
+
+def _blend(canvas: Canvas, box: Box, share: NDArray[np.float32], hu: NDArray[np.float32] | float) -> None:
+    part = canvas.hu[box]
+    part += share * (hu - part)
+
+
+def _paint_organ(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs) -> None:
+    v, f = scene.organs[name]
+    box = box_of(v, canvas.grid)
+    if box is None:
+        return
+    share = coverage(v, f, canvas.grid, box)
+    if name.startswith("skin"):
+        _blend(canvas, box, share, _soft_tissue(canvas, box, (v, f), scene))
+    elif name.startswith("lung"):
+        _blend(canvas, box, share, _lung(canvas, box, share, knobs))
+    else:
+        level = hu_of.organ_hu(name, knobs.contrast_hu)
+        _blend(canvas, box, share, level + np.float32(3.0) * from_tile(canvas.grain, box))
+
+
+def _coarse(grid: Grid, box: Box) -> Grid:
+    """Grid of about COARSE_MM that fills the same box."""
+    n = [max(2, int(np.ceil((s.stop - s.start) * p / COARSE_MM))) for s, p in zip(box[::-1], grid.spacing, strict=True)]
+    span = [(s.stop - s.start) * p for s, p in zip(box[::-1], grid.spacing, strict=True)]
+    step = [a / b for a, b in zip(span, n, strict=True)]
+    low = [o + (s.start - 0.5) * p for o, s, p in zip(grid.origin, box[::-1], grid.spacing, strict=True)]
+    origin = [a + b / 2 for a, b in zip(low, step, strict=True)]
+    return Grid((origin[0], origin[1], origin[2]), (step[0], step[1], step[2]), (n[0], n[1], n[2]))
+
+
+def _depth(canvas: Canvas, box: Box, surface: Surface) -> NDArray[np.float32]:
+    """Depth in mm under a surface on the coarse grid, 0 outside; the cut ends of the scan are not surfaces."""
+    coarse = _coarse(canvas.grid, box)
+    inside = coverage(*surface, coarse, (slice(0, coarse.size[2]), slice(0, coarse.size[1]), slice(0, coarse.size[0])))
+    solid = np.pad(inside > 0.5, ((3, 3), (0, 0), (0, 0)), mode="edge")
+    depth = ndimage.distance_transform_edt(solid, sampling=coarse.spacing[::-1])
+    return np.asarray(depth[3:-3], np.float32)
+
+
+def _soft_tissue(canvas: Canvas, box: Box, surface: Surface, scene: Scene) -> NDArray[np.float32]:
+    """Skin, subcutaneous fat, muscle with sheets of fat between."""
+    depth = _depth(canvas, box, surface)
+    layer = FAT_LAYER_MM.get(scene.sex or "", 11.0)
+    thickness = layer * (1 + 0.25 * smooth_field(canvas.rng, depth.shape, (12, 12, 12)))
+    sheets = smooth_field(canvas.rng, depth.shape, (6, 3, 3))
+    fat = 1.0 / (1.0 + np.exp(np.clip((depth - thickness) / 1.2, -30, 30)))
+    fat = np.maximum(fat, np.clip(1.2 - 6.0 * np.abs(sheets), 0.0, 0.8))
+    soft = hu_of.MUSCLE + (hu_of.FAT - hu_of.MUSCLE) * fat
+    soft = np.where(depth < 2.0, hu_of.SKIN, soft).astype(np.float32)
+    shape = (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
+    return enlarge(soft, shape) + np.float32(4.0) * from_tile(canvas.grain, box)
+
+
+def _lung(canvas: Canvas, box: Box, share: NDArray[np.float32], knobs: CTKnobs) -> NDArray[np.float32]:
+    """Air-filled lung, denser at the back, with branching vessels; fluid and pressed lung behind with an effusion."""
+    shape = share.shape
+    y = np.linspace(-1.0, 1.0, shape[1], dtype=np.float32)[None, :, None]
+    hu = hu_of.LUNG + 28.0 * y + 14.0 * from_tile(canvas.grain, box)
+    cells = tuple(int(max(2, round(14.0 / p))) for p in canvas.grid.spacing[::-1])
+    a, b = (smooth_field(canvas.rng, shape, (cells[0], cells[1], cells[2])) for _ in range(2))
+    width = 0.085 * (1.0 + 0.5 * y)
+    vessel = np.clip(1.6 - (a * a + b * b) / (width * width), 0.0, 1.0)
+    level = hu_of.organ_hu("vessel", knobs.contrast_hu)
+    hu = hu + vessel * (level - hu)
+    if knobs.effusion > 0:
+        _fill(hu, share, canvas, box, knobs.effusion)
+    return np.asarray(hu, np.float32)
+
+
+def _fill(hu: NDArray[np.float32], share: NDArray[np.float32], canvas: Canvas, box: Box, amount: float) -> None:
+    """Fluid at the back of the lung up to a level, deeper towards the base, and pressed lung above it."""
+    ys = np.flatnonzero(share.any(axis=(0, 2)))
+    zs = np.flatnonzero(share.any(axis=(1, 2)))
+    if not len(ys):
+        return
+    depth = (ys[-1] - np.arange(share.shape[1])) / max(ys[-1] - ys[0], 1)
+    height = np.clip((np.arange(share.shape[0]) - zs[0]) / max(zs[-1] - zs[0], 1), 0, 1)
+    surface = amount * (1.15 - 0.55 * height)
+    above = (depth[None, :] - surface[:, None])[:, :, None] + 0.012 * from_tile(canvas.grain, box)
+    pressed = 1.0 / (1.0 + np.exp(np.clip((above - 0.05) / 0.012, -30, 30)))
+    fluid = 1.0 / (1.0 + np.exp(np.clip(above / 0.006, -30, 30)))
+    hu += pressed * (hu_of.ATELECTASIS - hu)
+    hu += fluid * (hu_of.FLUID - hu)
+
+
+def _paint_cartilage(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs) -> None:
+    """Cartilage with calcified rim (men) or core (women) in patches; label 41 where it passes the threshold."""
+    v, f = scene.cartilage[name]
+    box = box_of(v, canvas.grid, margin=1)
+    if box is None:
+        return
+    share = coverage(v, f, canvas.grid, box)
+    core = coverage(v - vertex_normals(v, f) * 1.6, f, canvas.grid, box)
+    amount = hu_of.calcified_share(scene.age_years) if knobs.calcified is None else knobs.calcified
+    if "01" in name:
+        amount = min(1.0, 1.6 * amount + (0.15 if amount > 0 else 0.0))
+    rim = np.clip(share - core, 0.0, 1.0) / np.maximum(share, 1e-3)
+    if scene.sex == "F":
+        rim = 0.35 * rim + 0.65 * core
+    patches = 0.75 * from_tile(canvas.grain, box) + 0.35 * from_tile(canvas.fine, box)
+    level = _upper_quantile(amount)
+    lime = np.clip((patches - level) / 0.5, 0.0, 1.0) * np.clip(0.3 + rim, 0.0, 1.0)
+    if knobs.fused:
+        lime = np.maximum(lime, 0.55 * rim + 0.15)
+    hu = hu_of.CARTILAGE + lime * (hu_of.CALCIFIED - hu_of.CARTILAGE)
+    _blend(canvas, box, share, hu.astype(np.float32))
+    labels = canvas.labels[box]
+    labels[(share >= 0.5) & (hu >= hu_of.CALCIFICATION_THRESHOLD)] = anatomy.COSTAL_CARTILAGE
+
+
+def _upper_quantile(share: float) -> float:
+    """Level that a unit normal field passes in this share of its places."""
+    from scipy.special import ndtri
+
+    return float(-ndtri(np.clip(share, 1e-6, 1 - 1e-6))) * 0.83
+
+
+def inner_surface(v: Points, f: Faces, thickness: NDArray[np.float64]) -> Points:
+    """The vertices moved inwards by (n,) mm; where the bone is thinner than that it turns inside out and vanishes."""
+    return np.asarray(v - vertex_normals(v, f) * thickness[:, None])
+
+
+def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDArray[np.float64]:
+    """(n,) mm: the mean of the bone, thicker in the arch of a vertebra and in mid-rib, with slow variation."""
+    mean = hu_of.cortex_mm(label, scene.age_years, scene.sex) * knobs.cortex_scale
+    kind = anatomy.bone(label).kind
+    factor = np.ones(len(v))
+    if kind == "vertebra":
+        y = (v[:, 1] - v[:, 1].min()) / max(np.ptp(v[:, 1]), 1.0)
+        factor += 1.1 * np.clip((y - 0.42) / 0.12, 0, 1)
+    elif kind == "rib":
+        y = np.abs((v[:, 1] - v[:, 1].mean()) / max(np.ptp(v[:, 1]), 1.0))
+        factor += 0.25 - 0.7 * y
+    wave = np.sin(v @ np.array([0.31, 0.23, 0.41]) + label) * np.sin(v @ np.array([-0.17, 0.35, 0.21]) + 2.0 * label)
+    return mean * factor * (1.0 + 0.18 * wave)
+
+
+def _paint_bone(
+    canvas: Canvas, best: NDArray[np.float32], label: int, surface: Surface, scene: Scene, knobs: CTKnobs
+) -> None:
+    """One bone: cortex over textured spongiosa; its label where it has the majority."""
+    v, f = surface
+    box = box_of(v, canvas.grid, margin=1)
+    if box is None:
+        return
+    share = coverage(v, f, canvas.grid, box)
+    core = np.minimum(
+        coverage(inner_surface(v, f, cortex_thickness(label, v, scene, knobs)), f, canvas.grid, box), share
+    )
+    base = hu_of.spongiosa_hu(scene.age_years, "F" if scene.sex == "F" else "M")
+    base = knobs.spongiosa_hu if knobs.spongiosa_hu is not None else base
+    base *= hu_of.SPONGIOSA_SHARE[anatomy.bone(label).kind]
+    spongiosa = base + (20.0 + 0.3 * base) * from_tile(canvas.fine, box) + 0.18 * base * from_tile(canvas.grain, box)
+    cortex = hu_of.CORTEX * (1.0 + 0.07 * from_tile(canvas.grain, box))
+    part = canvas.hu[box]
+    part += (share - core) * cortex + core * spongiosa - share * part
+    won = (share >= 0.5) & (share > best[box])
+    canvas.labels[box][won] = label
+    best[box][won] = share[won]
