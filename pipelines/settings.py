@@ -111,7 +111,12 @@ class Settings:
         return self.library[name]
 
 
-LIBRARY: dict[str, str] = {}
+LIBRARY: dict[str, str] = {
+    "labels": "shapemodel.labels:LabelSettings",
+    "surfaces": "shapemodel.surfaces:SurfaceSettings",
+    "registration": "shapemodel.registration:RegistrationSettings",
+    "limits": "shapemodel.correspondence:Limits",
+}
 """Section name -> ``module:class`` of the settings record that a library stage defines."""
 
 OWN: dict[str, type] = {
@@ -221,15 +226,13 @@ def from_table(table: Mapping[str, Any]) -> Settings:
             own[name] = build(OWN[name], section, name)
         else:
             library[name] = build(load_class(LIBRARY[name]), section, name)
-    for name, place in LIBRARY.items():
-        library.setdefault(name, load_class(place)())
     return Settings(**own, library=library)
 
 
 def to_table(settings: Settings) -> dict[str, dict[str, Any]]:
     """Nested tables of every value in force, e.g. to be stored beside results or hashed."""
     table = {name: dataclasses.asdict(getattr(settings, name)) for name in OWN}
-    table.update({name: dataclasses.asdict(section) for name, section in settings.library.items()})
+    table.update({name: dataclasses.asdict(settings.section(name)) for name in LIBRARY})
     return table
 
 
