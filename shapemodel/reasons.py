@@ -24,6 +24,7 @@ REASONS: dict[str, str] = {
     "too_short": "too little of the body is in the scan",
     "not_thorax": "the scan does not show a thorax (no pair of lungs with ribs around them)",
     "duplicate": "the same images as another study of the cohort",
+    "same_subject": "another study of the same person is used: a person counts once",
     "excluded": "left out by hand, in the manifest or in overrides.toml",
     "no_sex": "sex is not given as F or M, so the study cannot serve a sex-specific mean",
     # mask and labels

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from shapemodel.study.geometry import RESAMPLED, scan_box, to_axial
 from shapemodel.study.record import Study
+from shapemodel.study.scan import scan_folder
 from shapemodel.study.volume import read_ct
 
-__all__ = ["RESAMPLED", "Study", "read_ct", "scan_box", "to_axial"]
+__all__ = ["RESAMPLED", "Study", "read_ct", "scan_box", "scan_folder", "to_axial"]

@@ -75,9 +75,9 @@ def _sharp(series: Series) -> bool:
 def _why(best: Series, usable: Sequence[Series], found: Sequence[Series]) -> str:
     words = ["derived" if _derived(best) else "original", "axial" if is_axial(best) else "not stored axially"]
     words += [f"{best.spacing:g} mm", f"{best.length:.0f} mm long", f"{best.size[2]} slices"]
-    text = ", ".join(words)
     if best.first.kernel:
-        text += f", kernel {best.first.kernel}"
+        words.append("sharp kernel" if _sharp(best) else "soft kernel")
+    text = ", ".join(words)
     if len(usable) > 1:
         text = f"best of {len(usable)} usable series: {text}"
     refused = sorted({s.reason for s in found if s.reason})

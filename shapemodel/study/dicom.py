@@ -29,6 +29,9 @@ CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
 }
 
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+"""DICOMDIR, a table of contents that may be out of date: never read."""
+
 NOT_VOLUME_KINDS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "MIP", "MINIP", "PROJECTION IMAGE", "SCREEN SAVE", "MAX_IP"}
 """Values of ImageType that name a survey view or a projection."""
 
@@ -117,7 +120,8 @@ def group_series(slices: Iterable[Slice]) -> list[Series]:
     """
     buckets: dict[Hashable, list[Slice]] = defaultdict(list)
     for s in slices:
-        buckets[_bucket(s)].append(s)
+        if s.sop_class != DIRECTORY_CLASS:
+            buckets[_bucket(s)].append(s)
     found = [series for key in buckets for series in _resolve(sorted(buckets[key], key=lambda s: str(s.path)))]
     return sorted(found, key=lambda s: str(s.first.path))
 

@@ -179,8 +179,9 @@ class _Groups:
 def frame_positions(path: Path) -> NDArray[np.float64]:
     """(N, 3) mm LPS: positions of the frames of a multi-frame file, in stored order."""
     with lenient():
-        ds = _dataset(path, ["PerFrameFunctionalGroupsSequence"], stop=True)
-        groups: Any = ds.get("PerFrameFunctionalGroupsSequence") or []
+        groups: Any = _dataset(path, ["PerFrameFunctionalGroupsSequence"], stop=True).get(
+            "PerFrameFunctionalGroupsSequence", []
+        )
         found = [
             next((s.value[0].get("ImagePositionPatient") for s in g if s.keyword == "PlanePositionSequence"), None)
             for g in groups
