@@ -1,0 +1,228 @@
+"""Completion: the frames of all subjects, and the most probable positions of what their studies cut off.
+
+:func:`complete` estimates alignment, mean and modes together from visible vertices alone
+(:mod:`shapemodel.latent`) on a subset of vertices spread over each bone, then carries the result to all
+vertices. Observed vertices stay as observed; the others get their expectation and its standard deviation.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from shapemodel import latent as lt
+from shapemodel.mesh import Points
+from shapemodel.population import Population, align, area_weights, rigid_fit, seen_mean
+from shapemodel.reasons import InputError
+
+log = logging.getLogger(__name__)
+
+BLOCK = 2048
+"""Vertices worked on at a time when going to full resolution: tens of megabytes at 50 modes."""
+
+MAX_COMPLETION_MODES = 50
+"""More modes change the filled parts by less than the noise, and cost grows with their square."""
+
+MIN_SEEN_SHARE = 0.05
+"""A study that shows less of the template than this cannot be placed in the common frame."""
+
+
+@dataclass(frozen=True)
+class CompletionSettings:
+    """How the missing parts are estimated.
+
+    Attributes
+    ----------
+    n_modes : modes of the completion model; None: one fewer than subjects, at most 50 (modes without
+        support shrink away by themselves)
+    nodes : vertices on which frames and scores are estimated
+    iterations, tolerance_mm : stop when the predicted missing vertices move less, root mean square
+    """
+
+    n_modes: int | None = None
+    nodes: int = 4000
+    iterations: int = 300
+    tolerance_mm: float = 0.002
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A population in its final frame with its gaps filled.
+
+    Attributes
+    ----------
+    population : aligned; ``vertices`` are the studies' own where visible, expectations elsewhere
+    sd : (S, V) float32, mm, posterior standard deviation a coordinate of what was filled in, 0 where visible
+    mean : (V, 3) pooled mean; modes : (V, 3, k) of the completion model, for whitened scores
+    scores : (S, k); score_cov : (S, k, k); noise : mm2, what the modes leave over a coordinate
+    iterations, change_mm : how the estimate ended; converged : whether below the tolerance
+    """
+
+    population: Population
+    sd: NDArray[np.float32]
+    mean: Points
+    modes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    score_cov: NDArray[np.float64]
+    noise: float
+    iterations: int
+    change_mm: float
+    converged: bool
+
+
+def spread_nodes(points: Points, bone: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Indices of about ``count`` vertices, each bone sampled by farthest points in proportion to its size."""
+    if len(points) <= count:
+        return np.arange(len(points))
+    chosen = []
+    for label in np.unique(bone):
+        ids = np.flatnonzero(bone == label)
+        want = min(len(ids), max(4, round(count * len(ids) / len(points))))
+        p = points[ids]
+        picked = np.empty(want, np.int64)
+        picked[0] = int(np.argmax(((p - p.mean(axis=0)) ** 2).sum(axis=1)))
+        distance = np.full(len(ids), np.inf)
+        for i in range(1, want):
+            distance = np.minimum(distance, ((p - p[picked[i - 1]]) ** 2).sum(axis=1))
+            picked[i] = int(np.argmax(distance))
+        chosen.append(np.sort(ids[picked]))
+    return np.concatenate(chosen)
+
+
+def node_weights(
+    points: Points, bone: NDArray[np.uint8], nodes: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weight of each node: the weights of the vertices of its bone that lie nearest to it, mean 1."""
+    total = np.zeros(len(nodes))
+    for label in np.unique(bone):
+        own = np.flatnonzero(bone[nodes] == label)
+        ids = np.flatnonzero(bone == label)
+        nearest = cKDTree(points[nodes[own]]).query(points[ids])[1]
+        total[own] += np.bincount(nearest, weights[ids], minlength=len(own))
+    return np.asarray(total / total.mean(), np.float64)
+
+
+def complete(population: Population, *, settings: CompletionSettings | None = None) -> Completion:
+    """Frames, mean, modes and missing parts of a population, estimated together from what was seen.
+
+    Raises
+    ------
+    InputError
+        when a subject shows too little of the template to be placed
+    """
+    settings = settings or CompletionSettings()
+    share = population.visible.mean(axis=1)
+    if share.min() < MIN_SEEN_SHARE:
+        worst = population.subjects[int(np.argmin(share))]
+        raise InputError(f"{worst} shows {share.min():.0%} of the template: too little to place it, leave it out")
+    aligned = align(population)
+    if bool(population.visible.all()) or population.n_subjects == 1:
+        return _trivial(aligned)
+    nodes = spread_nodes(seen_mean(aligned.vertices, aligned.visible), aligned.bone, settings.nodes)
+    fitted, node_data, iterations, change = _fit_nodes(aligned, nodes, settings)
+    framed = _carry_frames(aligned, nodes, node_data)
+    return _all_vertices(framed, fitted, (iterations, change, change < settings.tolerance_mm))
+
+
+def _trivial(aligned: Population) -> Completion:
+    """Nothing to fill in: the aligned population itself."""
+    s, v = aligned.visible.shape
+    empty = np.zeros((v, 3, 0))
+    mean = seen_mean(aligned.vertices, aligned.visible)
+    return Completion(
+        aligned, np.zeros((s, v), np.float32), mean, empty, np.zeros((s, 0)), np.zeros((s, 0, 0)), 0.0, 0, 0.0, True
+    )
+
+
+def default_modes(n_subjects: int) -> int:
+    """Modes of the completion model: those that the data do not support shrink away, so all may be offered."""
+    return int(np.clip(n_subjects - 1, 1, MAX_COMPLETION_MODES))
+
+
+def _fit_nodes(
+    aligned: Population, nodes: NDArray[np.int64], settings: CompletionSettings
+) -> tuple[lt.Latent, NDArray[np.float64], int, float]:
+    """The joint estimate on the nodes: model, node positions in the final frames, iterations, last change."""
+    data = np.asarray(aligned.vertices[:, nodes], np.float64)
+    visible = aligned.visible[:, nodes]
+    reference = seen_mean(aligned.vertices, aligned.visible)
+    weights = node_weights(reference, aligned.bone, nodes, area_weights(reference, aligned.faces))
+    k = min(settings.n_modes or default_modes(aligned.n_subjects), aligned.n_subjects - 1)
+    model = lt.start(data, visible, weights, reference[nodes], k)
+    prior_mean = data.mean(axis=0)
+    before, change, steps = lt.predict(model), np.inf, 0
+    while steps < settings.iterations and change >= settings.tolerance_mm:
+        model, data = _step(model, data, visible, weights, prior_mean)
+        now = lt.predict(model)
+        change = float(np.sqrt(np.mean((now - before)[~visible] ** 2)))
+        before, steps = now, steps + 1
+    log.info("completion: %d iterations, last change %.4f mm, noise %.3f mm", steps, change, model.noise**0.5)
+    return model, data, steps, change
+
+
+def _step(
+    model: lt.Latent,
+    data: NDArray[np.float64],
+    visible: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    prior_mean: NDArray[np.float64],
+) -> tuple[lt.Latent, NDArray[np.float64]]:
+    """One iteration: scores and frames, then mean and modes, then the noise; the data move with their frames."""
+    motions = lt.rigid_motions(model.mean, weights)
+    scores, cov, moved, _ = lt.infer(model, data, visible, weights, motions)
+    data = _moved_back(data, model.mean, motions, moved)
+    model = replace(model, scores=scores, score_cov=cov)
+    mean, modes, row_cov = lt.rows(model, data, visible, weights, prior_mean)
+    modes = lt.without_rigid(modes, motions, weights)
+    model = lt.normalise(replace(model, mean=mean, modes=modes, row_cov=row_cov), weights)
+    return replace(model, noise=lt.noise_variance(model, data, visible, weights)), data
+
+
+def _moved_back(
+    data: NDArray[np.float64], mean: Points, motions: NDArray[np.float64], moved: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Each subject moved rigidly so that its estimated small motion vanishes."""
+    ones = np.ones(len(mean))
+    new = np.empty_like(data)
+    for i, q in enumerate(moved):
+        rotation, shift = rigid_fit(mean, mean + motions @ q, ones)
+        new[i] = (data[i] - shift) @ rotation
+    return new
+
+
+def _carry_frames(aligned: Population, nodes: NDArray[np.int64], node_data: NDArray[np.float64]) -> Population:
+    """All vertices in the frames that the nodes ended in."""
+    vertices = np.empty_like(aligned.vertices)
+    ones = np.ones(len(nodes))
+    for i in range(aligned.n_subjects):
+        rotation, shift = rigid_fit(np.asarray(aligned.vertices[i, nodes], np.float64), node_data[i], ones)
+        vertices[i] = aligned.vertices[i] @ rotation.T + shift
+    return replace(aligned, vertices=vertices)
+
+
+def _all_vertices(framed: Population, model: lt.Latent, ending: tuple[int, float, bool]) -> Completion:
+    """Mean and modes at every vertex for the scores found on the nodes, and the gaps filled with them."""
+    s, v = framed.visible.shape
+    k = model.scores.shape[1]
+    mean, modes = np.empty((v, 3)), np.empty((v, 3, k))
+    filled, sd = np.array(framed.vertices), np.zeros((s, v), np.float32)
+    reference = seen_mean(framed.vertices, framed.visible)
+    weights = area_weights(reference, framed.faces)
+    for start in range(0, v, BLOCK):
+        part = slice(start, min(start + BLOCK, v))
+        data, seen = np.asarray(framed.vertices[:, part], np.float64), framed.visible[:, part]
+        m, w, row_cov = lt.rows(model, data, seen, weights[part], data.mean(axis=0))
+        mean[part], modes[part] = m, w
+        gap = ~seen
+        predicted = m + (model.scores @ w.reshape(-1, k).T).reshape(s, -1, 3)
+        filled[:, part][gap] = predicted[gap]
+        grams = (np.einsum("jck,jcl->jkl", w, w) / 3).reshape(-1, k * k)
+        second = np.einsum("sk,sl->skl", model.scores, model.scores) + model.score_cov
+        variance = model.score_cov.reshape(s, -1) @ grams.T + second.reshape(s, -1) @ row_cov.reshape(-1, k * k).T
+        sd[:, part] = np.where(gap, np.sqrt(np.maximum(variance + model.noise, 0)), 0)
+    population = replace(framed, vertices=filled)
+    return Completion(population, sd, mean, modes, model.scores, model.score_cov, model.noise, *ending)
