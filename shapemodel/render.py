@@ -109,6 +109,11 @@ def missing() -> str:
     return f"no pictures: there is no off-screen OpenGL here; on Debian or Ubuntu: apt-get install {PACKAGES}"
 
 
+def use_window() -> None:
+    """Have VTK open the off-screen window that works here; before the first picture of a process."""
+    os.environ["VTK_DEFAULT_OPENGL_WINDOW"] = _window() or WINDOWS[0]
+
+
 def picture(
     mesh: Mesh, view: View = "front", *, height: int = 400, look: Look | None = None, box: NDArray[Any] | None = None
 ) -> NDArray[np.uint8]:
@@ -179,7 +184,7 @@ def _layers(mesh: Mesh, look: Look) -> list[tuple[Any, float]]:
 def _render(
     layers: Sequence[tuple[Any, float]], view: View, height: int, corners: NDArray[Any], look: Look
 ) -> NDArray[np.uint8]:
-    os.environ["VTK_DEFAULT_OPENGL_WINDOW"] = _window() or WINDOWS[0]
+    use_window()
     import pyvista as pv
 
     towards = np.array(TOWARDS[view])
