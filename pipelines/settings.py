@@ -116,6 +116,7 @@ LIBRARY: dict[str, str] = {
     "surfaces": "shapemodel.surfaces:SurfaceSettings",
     "registration": "shapemodel.registration:RegistrationSettings",
     "limits": "shapemodel.correspondence:Limits",
+    "completion": "shapemodel.completion:CompletionSettings",
 }
 """Section name -> ``module:class`` of the settings record that a library stage defines."""
 

@@ -5,7 +5,7 @@ Heavy libraries are imported where they are used, so that asking for help stays 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +19,34 @@ if TYPE_CHECKING:
     from shapemodel.correspondence import Registration
     from shapemodel.labels import Labelled
     from shapemodel.mesh import Mesh
+    from shapemodel.model import ShapeModel
+    from shapemodel.query import QueryReport
     from shapemodel.registration import Prepared
     from shapemodel.study import Study
 
+LEAST_GROUP = 2
+"""A model of one subject has no modes; such a group is left out."""
 
-def scan(root: str | Path, *, subjects: Mapping[str, str] | None = None, salt: str = "") -> list[Study]:
+
+def scan(
+    root: str | Path,
+    *,
+    subjects: Mapping[str, str] | str | None = None,
+    salt: str = "",
+    note: Callable[[str, float], None] | None = None,
+) -> list[Study]:
     """What is in a tree of images: one row a study, usable or with the reason why not.
 
     Parameters
     ----------
     root : folder of DICOM files in any order and nesting, or of volumes
-    subjects : folder name -> pseudonym; None: a salted hash
+    subjects : id or path -> pseudonym; ``"folder"``: the folders' names; None: a salted hash
     salt : of that hash
+    note : told the folder and the share that is done
     """
     from shapemodel.study import scan_folder
 
-    return scan_folder(root, subjects=subjects, salt=salt)
+    return scan_folder(root, subjects=subjects, salt=salt, progress=note)
 
 
 def segment(
@@ -52,7 +64,6 @@ def segment(
 def surfaces(labels: str | Path | sitk.Image, *, scheme: str = "shapemodel", settings: Settings | None = None) -> Mesh:
     """A label map (a path, or an image with our numbers) -> closed surfaces of the bones, mm, LPS."""
     from shapemodel.labelmaps import read_labels
-
     from shapemodel.surfaces import labels_to_mesh
 
     image = read_labels(labels, scheme) if isinstance(labels, str | Path) else labels
@@ -70,7 +81,12 @@ def template(meshes: Sequence[Mesh], *, settings: Settings | None = None) -> Tem
 
 
 def register(
-    mesh: Mesh, reference: Mesh | Prepared, *, subject: str = "study", settings: Settings | None = None
+    mesh: Mesh,
+    reference: Mesh | Prepared,
+    *,
+    subject: str = "study",
+    settings: Settings | None = None,
+    refuse: bool = True,
 ) -> Registration:
     """Surfaces of a subject and a template -> the template's vertices on that subject.
 
@@ -78,10 +94,121 @@ def register(
     ------
     StudyError : outside the limits of residual, visibility or confidence
     """
-    from shapemodel.correspondence import refuse
+    from shapemodel import correspondence
     from shapemodel.registration import register as fit
 
     chosen = settings or Settings()
     found = fit(reference, mesh, settings=chosen.section("registration"))
-    refuse(found, limits=chosen.section("limits"), subject=subject)
+    if refuse:
+        correspondence.refuse(found, limits=chosen.section("limits"), subject=subject)
     return found
+
+
+def model(
+    meshes: Sequence[Mesh],
+    studies: Sequence[Study],
+    *,
+    covariates: Mapping[str, Sequence[float | None]] | None = None,
+    settings: Settings | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, ShapeModel]:
+    """Registered meshes of a cohort -> pooled, female and male model in one frame.
+
+    A sex with fewer than two studies has no model of its own.
+    """
+    from shapemodel.completion import complete
+    from shapemodel.model import fit_model
+    from shapemodel.population import gather
+
+    chosen = settings or Settings()
+    population = gather(
+        meshes, subjects=[s.subject for s in studies], sex=[s.sex for s in studies], covariates=covariates
+    )
+    done = complete(population, settings=chosen.section("completion"))
+    counts = {"pooled": len(studies), "female": population.sex.count("F"), "male": population.sex.count("M")}
+    modes = chosen.cohort.modes or None
+    return {g: fit_model(done, g, n_modes=modes, metadata=facts) for g, n in counts.items() if n >= LEAST_GROUP}
+
+
+def mean(fitted: ShapeModel) -> Mesh:
+    """The mean of a model, with how many subjects showed each vertex."""
+    from shapemodel.model import mean_shape
+
+    return mean_shape(fitted)
+
+
+def write_template(made: Template, path: Path) -> Path:
+    """Store a template as .vtp with arrays ``bone`` and ``prior``."""
+    from shapemodel import template as module
+
+    return module.write_template(made, path)
+
+
+def write_model(fitted: ShapeModel, path: Path) -> Path:
+    """Store a model as HDF5 that Scalismo opens."""
+    from shapemodel import interchange
+
+    return interchange.save_model(fitted, path)
+
+
+def read_model(path: str | Path) -> ShapeModel:
+    """Read what :func:`write_model` wrote."""
+    from shapemodel import interchange
+
+    return interchange.load_model(path)
+
+
+def symmetric_mean(fitted: ShapeModel) -> Mesh | None:
+    """The left-right symmetric form of a model's mean."""
+    del fitted
+    return None
+
+
+def query(
+    fitted: ShapeModel,
+    *,
+    modes: Mapping[int, float] | None = None,
+    kind: Any = "gaussian",
+    joint: tuple[int, float] | None = None,
+    sample: tuple[int, int] | None = None,
+    covariates: Mapping[str, Any] | None = None,
+    residual_mode: tuple[int, float] | None = None,
+) -> list[tuple[Mesh, QueryReport]]:
+    """Shapes of a model, each with a report of what it is; exactly one way of asking at a time.
+
+    Parameters
+    ----------
+    modes, kind : mode number (from 1) -> percentile, ``gaussian`` or ``empirical``
+    joint : (mode, joint percentile)
+    sample : (how many, seed)
+    covariates : sex, age_years, height_cm, weight_kg; with ``residual_mode`` (mode, percentile) what they leave over
+    """
+    import numpy as np
+
+    from shapemodel import query as module
+
+    asked = [
+        name for name, given in (("modes", modes if not joint else None), ("joint", joint), ("sample", sample)) if given
+    ]
+    if covariates or residual_mode:
+        asked.append("covariates")
+    if len(asked) != 1:
+        raise InputError("ask for one thing: --mode with --percentile, --joint, --sample, or covariates such as --age")
+    if joint:
+        direction = np.zeros(joint[0])
+        direction[-1] = 1.0
+        return [module.joint_query(fitted, joint[1], direction=direction)]
+    if sample:
+        return module.sample_shapes(fitted, sample[0], seed=sample[1])
+    if modes:
+        return [module.query(fitted, mode=dict(modes), kind=kind)]
+    raise InputError("covariates are not available")
+
+
+def deck_notes(fitted: ShapeModel) -> tuple[str, ...]:
+    """What the header of a deck must say of the model: how many, which posture."""
+    positions = ", ".join(fitted.metadata.get("positions", [])) or "not recorded"
+    return (
+        f"{fitted.group} model of {fitted.n_subjects} subjects",
+        f"patient positions: {positions}; chest CTs are taken lying and breathed in, not sitting",
+    )

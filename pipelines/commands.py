@@ -1,0 +1,294 @@
+"""What each verb of the command line does: read, call the verb's function, write, say where."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import settings as settings_
+from pipelines import verbs
+from pipelines.progress import shown
+from shapemodel.reasons import InputError
+
+if TYPE_CHECKING:
+    from shapemodel.mesh import Mesh
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do the verb that the command line names."""
+    COMMANDS[args.verb](args)
+
+
+def say(args: argparse.Namespace, line: str) -> None:
+    """One line on standard output, unless quiet."""
+    if not args.quiet:
+        sys.stdout.write(line + "\n")
+
+
+def chosen(args: argparse.Namespace) -> settings_.Settings:
+    """Settings: published, overlaid with ``--settings`` and with the options that name workers."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name in ("workers", "memory_gb", "scheduler"):
+        if getattr(args, name, None) is not None:
+            changes.setdefault("run", {})[name] = getattr(args, name)
+    for name in ("studies", "seed"):
+        if args.verb == "demo" and getattr(args, name, None) is not None:
+            changes.setdefault("demo", {})[name] = getattr(args, name)
+    found = settings_.load(args.settings, **changes)
+    if found.run.workers < 0:
+        raise InputError(f"--workers must be 0 or more, found {found.run.workers}")
+    return found
+
+
+def output(args: argparse.Namespace, *endings: str) -> Path:
+    """The output path, its folder made; refused before any work when its ending is wrong."""
+    path = Path(args.output)
+    if endings and not path.name.lower().endswith(endings):
+        raise InputError(f"-o {path}: expected a name ending in {', '.join(endings)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def scan(args: argparse.Namespace) -> None:
+    """``shapemodel scan``."""
+    from shapemodel.manifest import write_manifest
+
+    subjects: Any = args.subjects
+    if subjects and subjects != "folder":
+        subjects = read_pairs(Path(subjects))
+    with shown(quiet=args.quiet) as progress:
+        progress.begin("scan", 1)
+        found = verbs.scan(args.root, subjects=subjects, salt=args.salt, note=lambda s, _: progress.note(s, "scan"))
+    write_manifest(found, args.manifest)
+    for study in found:
+        say(args, f"{study.subject}: {'usable' if study.usable else study.reason}; {study.note}")
+    good = sum(s.usable for s in found)
+    say(args, f"{good} of {len(found)} studies usable; manifest: {args.manifest}")
+
+
+def read_pairs(path: Path) -> dict[str, str]:
+    """``id,pseudonym`` rows of a CSV."""
+    try:
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--subjects {path}: cannot be read: {error}") from error
+    wrong = next((i for i, row in enumerate(rows, 1) if len(row) != 2), None)
+    if wrong is not None:
+        raise InputError(f"--subjects {path}: row {wrong}: expected id,pseudonym, found {rows[wrong - 1]}")
+    return {row[0]: row[1] for row in rows}
+
+
+def run_line(args: argparse.Namespace) -> None:
+    """``shapemodel run``."""
+    from pipelines import line
+
+    with shown(quiet=args.quiet) as progress:
+        found = line.run(args.manifest, args.out, settings=chosen(args), progress=progress)
+    summary(args, found)
+
+
+def summary(args: argparse.Namespace, found: Any) -> None:
+    """Say what was used, what was left out, and where things lie."""
+    for subject, (code, message) in sorted(found.refused.items()):
+        say(args, f"left out {subject}: {code}: {message}")
+    say(args, f"{len(found.used)} studies used, {len(found.refused)} left out, {len(found.redone)} stages done")
+    for name in ("mean_female.stl", "mean_male.stl", "mean_pooled.stl", "report.html"):
+        if name in found.files:
+            say(args, f"{name}: {found.files[name]}")
+    from shapemodel.render import missing
+
+    if problem := missing():
+        say(args, problem)
+
+
+def demo(args: argparse.Namespace) -> None:
+    """``shapemodel demo``."""
+    from pipelines import demo as demo_
+
+    with shown(quiet=args.quiet) as progress:
+        found = demo_.demo(args.out, settings=chosen(args), progress=progress)
+    summary(args, found.result)
+    for row in found.lines():
+        say(args, row)
+
+
+def report(args: argparse.Namespace) -> None:
+    """``shapemodel report``."""
+    from pipelines import line
+
+    say(args, str(line.report(args.folder, settings=chosen(args))))
+
+
+def segment(args: argparse.Namespace) -> None:
+    """``shapemodel segment``."""
+    from shapemodel.labelmaps import write_labels
+
+    path = output(args)
+    own = None
+    if args.overrides:
+        from shapemodel.overrides import read_overrides
+
+        table = read_overrides(args.overrides)
+        if args.subject not in table:
+            raise InputError(f"--subject {args.subject}: {args.overrides} knows {', '.join(sorted(table)) or 'nobody'}")
+        own = table[args.subject]
+    found = verbs.segment(args.ct, series=args.series, overrides=own, settings=chosen(args))
+    write_labels(found.image, path)
+    for flag in found.flags:
+        say(args, f"look at it: {flag.code}: {flag.note}")
+    complete = sum(b.status == "complete" for b in found.bones.values())
+    cut = sum(b.status == "cut" for b in found.bones.values())
+    say(args, f"{path}: {complete} bones complete, {cut} cut by the edge of the scan; confidence {found.score:.2f}")
+
+
+def surfaces(args: argparse.Namespace) -> None:
+    """``shapemodel surfaces``."""
+    from shapemodel.mesh import write_vtp
+
+    path = output(args, ".vtp")
+    mesh = verbs.surfaces(args.labels, scheme=args.scheme, settings=chosen(args))
+    write_vtp(mesh, path)
+    say(args, f"{path}: {len(mesh.labels)} bones, {len(mesh.vertices)} vertices")
+
+
+def template(args: argparse.Namespace) -> None:
+    """``shapemodel template``."""
+    from shapemodel.mesh import read_vtp
+
+    path = output(args, ".vtp")
+    made = verbs.template([read_vtp(m) for m in args.meshes], settings=chosen(args))
+    verbs.write_template(made, path)
+    say(args, f"{path}: {len(made.mesh.vertices)} vertices")
+
+
+def register(args: argparse.Namespace) -> None:
+    """``shapemodel register``."""
+    from shapemodel.correspondence import to_mesh
+    from shapemodel.mesh import read_vtp, write_vtp
+
+    path = output(args, ".vtp")
+    reference, mesh = read_vtp(args.template), read_vtp(args.mesh)
+    found = verbs.register(mesh, reference, subject=Path(args.mesh).stem, settings=chosen(args), refuse=not args.force)
+    write_vtp(to_mesh(found, reference), path)
+    seen = found.residual_mm[found.visible]
+    words = f"{found.visible.mean():.0%} of the template seen, {seen.mean() if len(seen) else 0:.2f} mm off on average"
+    say(args, f"{path}: {words}")
+    for flag in found.flags:
+        say(args, f"look at it: {flag.code}: {flag.note}")
+
+
+def model(args: argparse.Namespace) -> None:
+    """``shapemodel model``."""
+    from shapemodel.manifest import read_manifest
+    from shapemodel.mesh import read_vtp
+
+    rows = {s.subject: s for s in read_manifest(args.manifest, check_files=False)}
+    studies = [rows[named(Path(m), set(rows))] for m in args.meshes]
+    names = ("age_years", "height_cm", "weight_kg")
+    table = {name: [getattr(s, name) for s in studies] for name in names}
+    made = verbs.model([read_vtp(m) for m in args.meshes], studies, covariates=table, settings=chosen(args))
+    place = Path(args.out)
+    place.mkdir(parents=True, exist_ok=True)
+    for group, fitted in made.items():
+        path = verbs.write_model(fitted, place / f"model_{group}.h5")
+        say(args, f"{path}: {fitted.n_subjects} subjects, {fitted.n_modes} modes")
+
+
+def named(path: Path, subjects: set[str]) -> str:
+    """The subject that a mesh's name, or its folder's, stands for."""
+    stem = path.stem.removeprefix("registered_")
+    for name in (stem, path.parent.name):
+        if name in subjects:
+            return name
+    raise InputError(f"{path}: neither the file nor its folder is named after a subject of the manifest")
+
+
+def mean(args: argparse.Namespace) -> None:
+    """``shapemodel mean``."""
+    path = output(args)
+    fitted = verbs.read_model(args.model)
+    mesh = verbs.symmetric_mean(fitted) if args.symmetric else verbs.mean(fitted)
+    write_shape(mesh, path, fitted, f"{fitted.group} mean{' (symmetric)' if args.symmetric else ''}")
+    say(args, f"{path}: mean of {fitted.n_subjects} ({fitted.group})")
+
+
+def write_shape(mesh: Mesh, path: Path, fitted: Any, title: str, notes: tuple[str, ...] = ()) -> None:
+    """A shape in the format of the file's ending; a deck's header says what it is."""
+    from shapemodel.export import DeckInfo
+    from shapemodel.export import write_shape as write
+
+    write(mesh, path, DeckInfo(title=title, notes=(*verbs.deck_notes(fitted), *notes)))
+
+
+def query(args: argparse.Namespace) -> None:
+    """``shapemodel query``."""
+    path = output(args)
+    fitted = verbs.read_model(args.model)
+    modes, percentiles = args.mode or [], args.percentile or []
+    if args.joint is None and len(modes) != len(percentiles) and args.residual_mode is None:
+        raise InputError(f"{len(modes)} --mode but {len(percentiles)} --percentile: give one for each mode")
+    shapes = verbs.query(
+        fitted,
+        modes=dict(zip(modes, percentiles, strict=False)),
+        kind=args.kind,
+        joint=None if args.joint is None else (modes[0] if modes else 1, args.joint),
+        covariates={
+            k: v
+            for k, v in (
+                ("sex", args.sex),
+                ("age_years", args.age),
+                ("height_cm", args.height),
+                ("weight_kg", args.weight),
+            )
+            if v is not None
+        },
+        residual_mode=None if args.residual_mode is None else (args.residual_mode, (percentiles or [50.0])[0]),
+        sample=None if args.sample is None else (args.sample, args.seed),
+    )
+    for i, (mesh, found) in enumerate(shapes, 1):
+        own = path if len(shapes) == 1 else path.with_name(f"{path.stem}_{i}{path.suffix}")
+        write_shape(mesh, own, fitted, found.what, tuple(found.lines()[1:]))
+        say(args, f"{own}: {' '.join(found.lines())}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """``shapemodel export``."""
+    from shapemodel.export import DeckInfo, write_shape
+    from shapemodel.mesh import read_vtp
+
+    path = output(args)
+    info = DeckInfo(title=args.title or Path(args.shape).stem, units=args.units)
+    for written in write_shape(read_vtp(args.shape), path, info, split=args.split):
+        say(args, str(written))
+
+
+def edit(args: argparse.Namespace) -> None:
+    """``shapemodel edit``."""
+    raise InputError(f"{args.tool}: no such tool yet")
+
+
+def preview(args: argparse.Namespace) -> None:
+    """``shapemodel preview``."""
+    raise InputError(f"{args.study}: no preview yet")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "scan": scan,
+    "run": run_line,
+    "demo": demo,
+    "report": report,
+    "segment": segment,
+    "surfaces": surfaces,
+    "template": template,
+    "register": register,
+    "model": model,
+    "mean": mean,
+    "query": query,
+    "export": export,
+    "edit": edit,
+    "preview": preview,
+}
