@@ -1,0 +1,144 @@
+"""The bones of a subject: one closed surface a bone, the same vertices on everybody.
+
+``surface(subject)`` is the truth of the phantom: vertex ``i`` is the same material point on every subject, since
+each bone is one canonical surface carried to LPS by a smooth map (ribs by their landmark chart, vertebrae and
+sternum from canonical solids), then bent by a smooth field of the whole thorax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from shapemodel.anatomy import RIBS, STERNUM, VERTEBRAE, bone
+from shapemodel.mesh import Faces, Mesh, Points, join
+from shapemodel.phantom import ribs, sternum, vertebrae
+from shapemodel.phantom.contact import give_way
+from shapemodel.phantom.ribpath import RibCurve, head_tip, rib_curve, rib_parameters
+from shapemodel.phantom.spine import LEVEL_COUNT, Spine, spine
+from shapemodel.phantom.subject import Array, Subject
+from shapemodel.phantom.warp import coefficients, deform
+
+MIRROR = np.array([-1.0, 1.0, 1.0])
+RIB_GAP_MM, FACET_GAP_MM = 1.0, 0.9
+"""Joint space kept between a rib and a vertebra, and between two vertebrae."""
+TUBERCLE_GAP_MM = 1.6
+"""From the tubercle to the transverse process that is brought to it."""
+CACHED = 6
+"""Subjects whose bones are remembered."""
+
+Part = tuple[Points, Faces]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """All that the bones of one subject are made from, before the field of the whole thorax bends them.
+
+    Attributes
+    ----------
+    subject : whom it describes
+    column : the spine
+    curves : (side, level) -> curve, as for a left rib (mirror x for side 1)
+    sections : cross-sections of the ribs
+    vertebra : process shapes
+    breastbone : size and place of the sternum
+    field : (2, n) amplitudes of the thorax-wide deformation
+    """
+
+    subject: Subject
+    column: Spine
+    curves: dict[tuple[int, int], RibCurve]
+    sections: ribs.RibSections
+    vertebra: vertebrae.VertebraShapes
+    breastbone: sternum.SternumShape
+    field: Array
+
+    def bend(self, points: Array) -> Array:
+        """Points (n, 3) of the undeformed thorax carried to the subject's final LPS coordinates."""
+        return deform(points, self.field)
+
+
+@lru_cache(maxsize=CACHED)
+def anatomy(subject: Subject) -> Anatomy:
+    """Parameters of every bone of this subject."""
+    column = spine(subject)
+    parameters = rib_parameters(subject, column)
+    sections = ribs.rib_sections(subject)
+    curves = {
+        (side, level): rib_curve(parameters, side, level, head_tip(column, side, level))
+        for side in (0, 1)
+        for level in range(1, 13)
+    }
+    front = np.array(
+        [[curves[side, level].points[-1] * (MIRROR if side else 1.0) for level in range(1, 13)] for side in (0, 1)]
+    )
+    tips = _transverse_targets(column, curves, sections)
+    return Anatomy(
+        subject,
+        column,
+        curves,
+        sections,
+        vertebrae.vertebra_shapes(subject, tips),
+        sternum.sternum_shape(subject, front),
+        coefficients(subject),
+    )
+
+
+def _transverse_targets(column: Spine, curves: dict[tuple[int, int], RibCurve], sections: ribs.RibSections) -> Array:
+    """(2, 14, 3) local mm: where the transverse tips are wanted, behind the tubercles of ribs 1-10; else NaN."""
+    out = np.full((2, LEVEL_COUNT, 3), np.nan)
+    for (side, level), curve in curves.items():
+        if level > 10:
+            continue
+        at = [np.interp(curve.neck, curve.arc, a[:, i]) for a in (curve.points, curve.outward) for i in range(3)]
+        point, outward = np.array(at[:3]), np.array(at[3:])
+        j = level - 1
+        away = 0.6 * sections.short[side, j] + sections.tubercle[side, j] + TUBERCLE_GAP_MM + vertebrae.CLUB_DEPTH_MM
+        target = (point + away * outward) * (MIRROR if side else 1.0)
+        out[side, level] = column.to_local(level, target)
+    return out
+
+
+@lru_cache(maxsize=CACHED)
+def parts(subject: Subject) -> dict[int, Part]:
+    """Label -> (vertices, faces) of all 37 bones in LPS, always with twelve pairs; treat the arrays as read-only."""
+    a = anatomy(subject)
+    out: dict[int, Part] = {}
+    for label in RIBS:
+        b = bone(label)
+        side = 0 if b.side == "left" else 1
+        v = ribs.rib_surface(a.curves[side, b.level], b.level, side, a.sections)
+        f = ribs.chart(b.level).faces
+        out[label] = (a.bend(v * MIRROR), f[:, ::-1]) if side else (a.bend(v), f)
+    canon, faces = sternum.canonical()
+    out[STERNUM] = (a.bend(sternum.map_points(canon, a.breastbone)), faces)
+    for label in VERTEBRAE:
+        level = bone(label).level
+        near = [out[k] for k in RIBS if bone(k).level in (level, level + 1)]
+        v = give_way(vertebra_part(a, level), near, RIB_GAP_MM)
+        faces = vertebrae.canonical(level)[1]
+        if level > 1:
+            v = give_way((v, faces), [out[label - 1]], FACET_GAP_MM)
+        out[label] = (v, faces)
+    return out
+
+
+def vertebra_part(a: Anatomy, row: int) -> Part:
+    """Surface of spine row ``row`` (0 is C7, 1-12 thoracic, 13 is L1) in LPS, before it yields to its neighbours."""
+    canon, faces = vertebrae.canonical(row)
+    return a.bend(a.column.to_world(row, vertebrae.map_points(canon, row, a.column, a.vertebra))), faces
+
+
+def surface(subject: Subject) -> Mesh:
+    """Closed surfaces of the bones of this subject, outward normals, LPS mm.
+
+    Vertices and faces are the same for every subject in number and order (about 135,000 vertices, edges of
+    1.2-2 mm), so vertex ``i`` is the same material point on everyone; a subject with 11 pairs lacks ribs 12 (the
+    order of the others is kept). Sternum and ribs are topological spheres, vertebrae have one hole, the canal.
+    """
+    bones = {
+        k: p for k, p in parts(subject).items() if not (subject.n_pairs == 11 and bone(k).level == 12 and k in RIBS)
+    }
+    return join(bones)

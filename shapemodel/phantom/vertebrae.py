@@ -1,0 +1,204 @@
+"""Vertebrae: one canonical solid a level, meshed once, and the smooth map that gives each subject's bone.
+
+Canonical coordinates are millimetres of the mean man's bone: left, behind and above the middle of its body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from shapemodel.phantom import tables
+from shapemodel.phantom.solids import Array, blade, cut, ellipsoid, join, mesh_of, prism
+from shapemodel.phantom.spine import LEVEL_COUNT, Spine
+from shapemodel.phantom.subject import Subject, by_sex, level_noise, stream
+
+STEP_MM = 1.6
+"""Grid of the marching cubes, about the edge length of the mesh."""
+CANAL_HALF_DEPTH_MM = 7.6
+WAIST = 0.09
+"""The body is this much slimmer at half height."""
+DISH_MM = 1.1
+"""End-plates are hollow in the middle."""
+
+
+def _body(p: Array, k: int) -> Array:
+    w, d, h = tables.BODY_WIDTH_MM[k], tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
+    waist = 1.0 - WAIST * np.cos(np.pi * np.clip(p[..., 2] / h, -0.5, 0.5))
+    r2 = (p[..., 0] / (0.36 * w)) ** 2 + (p[..., 1] / (0.36 * d)) ** 2
+    q = p.copy()
+    q[..., 2] = p[..., 2] + np.sign(p[..., 2]) * DISH_MM * np.exp(-r2)
+    return prism(q, (0.5 * w * waist, 0.5 * d * waist, 0.5 * h), 2.5, 0.6)
+
+
+def _arch(p: Array, k: int) -> Array:
+    """Pedicles, articular pillars, laminae and spinous process; ``p`` has its x folded to the left."""
+    back, h = 0.5 * tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
+    side = tables.CANAL_HALF_WIDTH_MM[k] + 2.6
+    pillar = np.array([side, back + 11.0, 0.10 * h])
+    pedicle = (np.array([0.30 * tables.BODY_WIDTH_MM[k], back - 4.0, 0.20 * h]), pillar + [0.0, -1.0, 0.05 * h])
+    tall = 0.26 * h
+    out = blade(p, pedicle, (3.0, 3.0), (tall, tall))
+    out = join(out, ellipsoid(p, pillar, np.array([5.0, 5.0, 0.42 * h])), 2.5)
+    roof = back + 2 * CANAL_HALF_DEPTH_MM + 3.2
+    lamina = (pillar + np.array([-1.5, 1.0, -0.12 * h]), np.array([0.0, roof, -0.30 * h]))
+    out = join(out, blade(p, lamina, (3.0, 3.2), (0.42 * h, 0.40 * h)), 2.0)
+    tip = tables.SPINOUS_TIP_MM[k]
+    root = np.array([0.0, roof + 1.0, -0.26 * h])
+    end = np.array([0.0, back + tip[0] - 3.0, tip[1] + 2.0])
+    return join(out, _spinous(p, root, end, k), 2.5)
+
+
+def _spinous(p: Array, root: Array, end: Array, k: int) -> Array:
+    """A blade of bone in the midline, thicker at its tip; tall where it is level, slim where it is steep."""
+    axis = (end - root) / np.linalg.norm(end - root)
+    length = float(np.linalg.norm(end - root))
+    q = p - root
+    t = np.clip(q @ axis / length, 0.0, 1.0)
+    rest = q - (t * length)[..., None] * axis
+    thick = 2.5 + 0.9 * t**3
+    tall = (6.6 if 5 <= k <= 9 else 7.4) * (1 - 0.5 * t) + (1.5 if k >= 11 else 0.0)
+    other = np.sqrt(rest[..., 1] ** 2 + rest[..., 2] ** 2)
+    r = np.sqrt((rest[..., 0] / thick) ** 2 + (other / tall) ** 2)
+    slope = np.sqrt((rest[..., 0] / thick**2) ** 2 + (other / tall**2) ** 2)
+    return np.asarray((r - 1.0) * r / np.maximum(slope, 1e-9))
+
+
+def _processes(p: Array, k: int) -> Array:
+    """Transverse and articular processes, x folded to the left."""
+    back, h = 0.5 * tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
+    side = tables.CANAL_HALF_WIDTH_MM[k] + 2.6
+    tip = transverse_tip(k)
+    root = np.array([side + 0.5, back + 11.5, 0.16 * h])
+    club = 4.6 if k < 11 else 3.8
+    out = blade(p, (root, tip - [club, 0.8, 0.0]), (4.0, 3.6), (4.8, 4.2))
+    out = join(out, ellipsoid(p, tip - [club, 0.6, 0.0], np.array([club, 4.4, 5.0])), 2.5)
+    face = back + FACET_BACK_MM
+    top = np.array([side - 0.6, face - 2.3, 0.5 * h + 2.4])
+    out = join(out, ellipsoid(p, top, np.array([4.8, 2.4, 7.0])), 1.6)
+    bottom = np.array([side - 1.8, face + 3.9, -0.5 * h - 1.2])
+    return join(out, ellipsoid(p, bottom, np.array([4.8, 2.5, 8.2])), 1.6)
+
+
+CLUB_DEPTH_MM = 1.0
+"""From the front of a transverse tip, where the rib rests, to its canonical point."""
+
+FACET_BACK_MM = 12.4
+"""Plane of the facet joints behind the back wall of the body."""
+
+
+def transverse_tip(k: int) -> Array:
+    """(3,) canonical tip of the left transverse process of row ``k`` (0 is C7)."""
+    x, behind, z = tables.TRANSVERSE_TIP_MM[k]
+    return np.array([x, 0.5 * tables.BODY_DEPTH_MM[k] + behind + 3.5, z])
+
+
+def _canal(p: Array, k: int) -> Array:
+    half = tables.CANAL_HALF_WIDTH_MM[k]
+    y = p[..., 1] - 0.5 * tables.BODY_DEPTH_MM[k] - CANAL_HALF_DEPTH_MM + 0.2
+    wide = half * (1.0 - 0.18 * np.clip(y / CANAL_HALF_DEPTH_MM, -1.0, 1.0))
+    r = ((np.abs(p[..., 0]) / wide) ** 2.3 + (np.abs(y) / CANAL_HALF_DEPTH_MM) ** 2.3) ** (1 / 2.3)
+    return np.asarray((r - 1.0) * CANAL_HALF_DEPTH_MM)
+
+
+def solid(p: Array, k: int) -> Array:
+    """Distance-like field of the canonical vertebra of row ``k``: negative inside bone."""
+    fold = p.copy()
+    fold[..., 0] = np.sqrt(p[..., 0] ** 2 + 0.04)
+    out = join(_body(p, k), _arch(fold, k), 2.0)
+    out = join(out, _processes(fold, k), 2.2)
+    return cut(out, _canal(p, k), 1.0)
+
+
+@cache
+def canonical(k: int) -> tuple[Array, np.ndarray]:
+    """(V, 3) canonical coordinates and (F, 3) faces of row ``k`` (0 is C7, 13 is L1): the same for everyone."""
+    tip, spine_tip = transverse_tip(k), tables.SPINOUS_TIP_MM[k]
+    d, h = tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
+    low = np.array([-tip[0] - 5.0, -0.5 * d - 4.0, min(-0.5 * h - 14.0, spine_tip[1] - 10.0)])
+    high = np.array([tip[0] + 5.0, 0.5 * d + spine_tip[0] + 6.0, 0.5 * h + 14.0])
+    v, f = mesh_of(lambda p: solid(p, k), low, high, STEP_MM)
+    v.setflags(write=False)
+    f.setflags(write=False)
+    return v, f
+
+
+@dataclass(frozen=True)
+class VertebraShapes:
+    """How a subject's vertebrae differ from the canonical ones; rows are levels.
+
+    Attributes
+    ----------
+    arch : (14, 3) scale of the arch along left, back, up
+    spinous : (14, 3) shift of the tip of the spinous process, mm
+    tip : (2, 14, 3) where the transverse tips are to be, local mm; NaN where nothing asks
+    wave, phase, push : (14, 8, 3), (14, 8), (14, 8, 3) smooth deformation of each bone
+    """
+
+    arch: Array
+    spinous: Array
+    tip: Array
+    wave: Array
+    phase: Array
+    push: Array
+
+
+def vertebra_shapes(subject: Subject, tip: Array) -> VertebraShapes:
+    """Draw the subject's process shapes; ``tip`` (2, 14, 3) as in :class:`VertebraShapes`."""
+    rng = stream(subject, "vertebrae")
+    s = subject.residual
+    size = by_sex(subject, tables.FEMALE_SPINE, 1.0)
+    size *= 1 + 0.5 * (subject.height_cm / by_sex(subject, 164.5, 178.0) - 1)
+    arch = np.stack([size * (1 + s * 0.04 * level_noise(rng, LEVEL_COUNT, 4.0)[0]) for _ in range(3)], axis=1)
+    sd = np.array([1.4, 2.4, 2.6])
+    spinous = s * sd * np.stack([level_noise(rng, LEVEL_COUNT, 1.5)[0] for _ in range(3)], axis=1)
+    wave = rng.normal(size=(LEVEL_COUNT, 8, 3)) * (2 * np.pi / 45.0)
+    phase = rng.uniform(0, 2 * np.pi, size=(LEVEL_COUNT, 8))
+    push = s * 0.22 * rng.normal(size=(LEVEL_COUNT, 8, 3)).clip(-2.5, 2.5)
+    return VertebraShapes(arch, spinous, tip, wave, phase, push)
+
+
+def _step(x: Array, low: float, high: float) -> Array:
+    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    return np.asarray(t * t * (3 - 2 * t))
+
+
+def map_points(p: Array, k: int, column: Spine, shapes: VertebraShapes) -> Array:
+    """Canonical points (n, 3) of row ``k`` -> (n, 3) in the subject's local frame of that level, mm."""
+    out = _scaled(p, k, column, shapes)
+    back = 0.5 * tables.BODY_DEPTH_MM[k]
+    far = _step(p[:, 1], back + 19.0, back + float(tables.SPINOUS_TIP_MM[k, 0]))
+    near = 1.0 - _step(np.abs(p[:, 0]), 6.0, 14.0)
+    out = out + (far * near)[:, None] * shapes.spinous[k]
+    tip = transverse_tip(k)
+    reach = _step(np.abs(p[:, 0]), tables.CANAL_HALF_WIDTH_MM[k] + 4.0, tip[0] - 4.0) * _step(
+        p[:, 1], back + 1.0, back + 9.0
+    )
+    for side, sign in ((0, 1.0), (1, -1.0)):
+        target = shapes.tip[side, k]
+        if np.isnan(target).any():
+            continue
+        at = _scaled((tip * [sign, 1.0, 1.0])[None], k, column, shapes)[0]
+        move = np.clip(target - at, -TIP_MOVE_MM, TIP_MOVE_MM)
+        out = out + (reach * (sign * p[:, 0] > 0))[:, None] * move
+    return out + np.sin(p @ shapes.wave[k].T + shapes.phase[k]) @ shapes.push[k]
+
+
+TIP_MOVE_MM = 7.0
+"""Furthest that a transverse process follows its rib, along each axis."""
+
+
+def _scaled(p: Array, k: int, column: Spine, shapes: VertebraShapes) -> Array:
+    """Body scaled to the subject's width, depth and height, arch to its own; wedged; smooth across the pedicles."""
+    w, d, h = tables.BODY_WIDTH_MM[k], tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
+    arch = shapes.arch[k]
+    body = 1.0 - _step(p[:, 1], 0.5 * d - 3.0, 0.5 * d + 8.0)
+    x = p[:, 0] * (body * column.width[k] / w + (1 - body) * arch[0])
+    deep = column.depth[k] / d
+    behind = p[:, 1] - 0.5 * d
+    y = 0.5 * column.depth[k] + deep * behind + (arch[1] - deep) * np.logaddexp(0.0, behind / 2.0) * 2.0
+    z = p[:, 2] * (body * column.height[k] / h + (1 - body) * arch[2])
+    lean = np.tan(np.radians(tables.WEDGE_DEG[k])) / h
+    return np.column_stack([x, y, z * (1 + lean * np.clip(p[:, 1], -0.5 * d, 0.5 * d))])
