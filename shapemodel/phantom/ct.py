@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,8 +102,7 @@ def wire_loops(scene: Scene, count: int) -> list[Points]:
     """Closed wire paths around the sternum, ``count`` of them from top to bottom, (n, 3) mm each."""
     v = scene.bones.vertices[scene.bones.bone == anatomy.STERNUM]
     loops = []
-    levels: Sequence[float] = np.linspace(0.08, 0.72, count)
-    for level in levels if len(v) else ():
+    for level in np.linspace(0.08, 0.72, count) if len(v) else []:
         z = v[:, 2].max() - level * np.ptp(v[:, 2])
         near = v[np.abs(v[:, 2] - z) < 6.0]
         if not len(near):

@@ -7,15 +7,13 @@ vertebrae, and cortical HU before blur, were set so that the rendered bones have
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from shapemodel import anatomy
 
 AIR = -1000.0
 LUNG = -890.0
-FAT = -106.0
+FAT = -110.0
 MUSCLE = 55.0
 SKIN = 20.0
 BLOOD = 45.0
@@ -27,12 +25,20 @@ CSF = 18.0
 CORD = 38.0
 DISC = 85.0
 CARTILAGE = 105.0
-CALCIFIED = 750.0
+CALCIFIED = 850.0
 """Dense calcified cartilage; patches vary around it."""
 CALCIFICATION_THRESHOLD = 187.5
 """HU above which costal cartilage counts as calcified (sensitivity 98.6 %, specificity 99.7 %)."""
-CORTEX = 1450.0
+CORTEX = 980.0
 """Cortical bone before blur; at 0.75 mm pixels and 2 mm slices 0.7-1.2 mm of it reads 300-900 HU."""
+CORTEX_SPREAD = 0.3
+"""Standard deviation of the cortex from place to place, relative: pores, and cortex that the bone lacks."""
+RIM = 130.0
+RIM_MM = 0.55
+"""The outline that readers draw and thresholds find is where HU leaves that of soft tissue; the dense cortex begins
+this far inside it (in four real CTs HU peaks 1-1.5 mm inside the outline, and passes 300 at 0.5 mm)."""
+SUBCORTICAL = 0.9
+"""Spongiosa just under the cortex is denser than deep in the bone, by this share; it fades over about 3 mm."""
 STEEL = 6000.0
 CEILING = 3071.0
 """Largest value of a 12-bit scanner."""
@@ -74,12 +80,10 @@ ENHANCING: dict[str, float] = {
 }
 """Share of the contrast enhancement that an organ takes up."""
 
-Sex = Literal["F", "M"] | None
-
-SPONGIOSA_SHARE: dict[str, float] = {"vertebra": 1.0, "rib": 0.85, "sternum": 0.4, "other": 0.9}
+SPONGIOSA_SHARE: dict[str, float] = {"vertebra": 1.1, "rib": 1.0, "sternum": 0.4, "other": 1.0}
 """Spongiosa HU of a kind of bone relative to a vertebral body."""
 
-CORTEX_MM: dict[str, float] = {"vertebra": 0.55, "rib": 1.0, "sternum": 0.75, "other": 1.2}
+CORTEX_MM: dict[str, float] = {"vertebra": 0.5, "rib": 1.1, "sternum": 0.5, "other": 1.3}
 """Cortical thickness in young adults by kind of bone."""
 
 THINNING_MM_PER_DECADE: dict[str, float] = {"F": 0.039, "M": 0.021}
@@ -95,13 +99,13 @@ def organ_hu(name: str, contrast_hu: float = 0.0) -> float:
     return MUSCLE
 
 
-def spongiosa_hu(age_years: float, sex: Sex) -> float:
+def spongiosa_hu(age_years: float, sex: str | None) -> float:
     """Vertebral spongiosa: 226 HU below 30 years to 89 at 90 and above, -2.3 HU a year; women +12 until 50."""
     hu = float(np.interp(age_years, [30.0, 90.0], [226.0, 89.0]))
     return hu + (12.0 if sex == "F" and age_years < 50 else 0.0)
 
 
-def cortex_mm(label: int, age_years: float, sex: Sex) -> float:
+def cortex_mm(label: int, age_years: float, sex: str | None) -> float:
     """Mean cortical thickness of a bone of this label number."""
     kind = anatomy.bone(label).kind
     lost = THINNING_MM_PER_DECADE.get(sex or "", 0.03) * max(age_years - 30.0, 0.0) / 10.0

@@ -44,8 +44,8 @@ class Grid:
     @property
     def bounds(self) -> NDArray[np.float64]:
         """(6,) xmin, xmax, ymin, ymax, zmin, zmax in mm, to the outer faces of the voxels."""
-        o, s, n = np.asarray(self.origin), np.asarray(self.spacing), np.asarray(self.size)
-        return np.column_stack([o - s / 2, o + (n - 0.5) * s]).ravel()
+        rows = zip(self.origin, self.spacing, self.size, strict=True)
+        return np.array([side for o, s, n in rows for side in (o - s / 2, o + (n - 0.5) * s)], dtype=np.float64)
 
     def axis(self, i: int) -> NDArray[np.float64]:
         """World coordinate in mm of the voxel centres along axis 0 (x), 1 (y) or 2 (z)."""
@@ -148,4 +148,4 @@ def _accumulate(
     index = base[j] + c
     flat = np.bincount(index, part * (1 - share), minlength=n * ny * (nx + 2) + 1)
     flat += np.bincount(index + 1, part * share, minlength=len(flat))
-    return flat[: n * ny * (nx + 2)].reshape(n, ny, nx + 2)
+    return np.asarray(flat[: n * ny * (nx + 2)].reshape(n, ny, nx + 2), np.float64)

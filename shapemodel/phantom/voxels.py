@@ -110,14 +110,21 @@ def _soft_tissue(canvas: Canvas, box: Box, surface: Surface, scene: Scene) -> ND
     """Skin, subcutaneous fat, muscle with sheets of fat between."""
     depth = _depth(canvas, box, surface)
     layer = FAT_LAYER_MM.get(scene.sex or "", 11.0)
-    thickness = layer * (1 + 0.25 * smooth_field(canvas.rng, depth.shape, (12, 12, 12)))
-    sheets = smooth_field(canvas.rng, depth.shape, (6, 3, 3))
+    thickness = layer * (1 + 0.3 * _smooth(canvas, depth.shape, 10.0))
+    sheets = np.minimum(np.abs(_smooth(canvas, depth.shape, 3.0)), np.abs(_smooth(canvas, depth.shape, 5.0)))
     fat = 1.0 / (1.0 + np.exp(np.clip((depth - thickness) / 1.2, -30, 30)))
-    fat = np.maximum(fat, np.clip(1.2 - 6.0 * np.abs(sheets), 0.0, 0.8))
+    fat = np.maximum(fat, np.clip(1.25 - 9.0 * sheets, 0.0, 0.9))
     soft = hu_of.MUSCLE + (hu_of.FAT - hu_of.MUSCLE) * fat
-    soft = np.where(depth < 2.0, hu_of.SKIN, soft).astype(np.float32)
+    soft = np.where(depth < 2.0, hu_of.SKIN, soft)
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
-    return enlarge(soft, shape) + np.float32(4.0) * from_tile(canvas.grain, box)
+    return enlarge(np.asarray(soft, np.float32), shape) + np.float32(4.0) * from_tile(canvas.grain, box)
+
+
+def _smooth(canvas: Canvas, shape: tuple[int, ...], sigma: float) -> NDArray[np.float32]:
+    """Unit-variance field on the coarse grid, smooth over sigma voxels."""
+    white = canvas.rng.standard_normal(shape, dtype=np.float32)
+    field = ndimage.gaussian_filter(white, sigma, mode="nearest", truncate=2.5)
+    return np.asarray(field / max(float(field.std()), 1e-6), np.float32)
 
 
 def _lung(canvas: Canvas, box: Box, share: NDArray[np.float32], knobs: CTKnobs) -> NDArray[np.float32]:
@@ -196,33 +203,47 @@ def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDA
     factor = np.ones(len(v))
     if kind == "vertebra":
         y = (v[:, 1] - v[:, 1].min()) / max(np.ptp(v[:, 1]), 1.0)
-        factor += 1.1 * np.clip((y - 0.42) / 0.12, 0, 1)
+        factor += 1.6 * np.clip((y - 0.42) / 0.12, 0, 1)
     elif kind == "rib":
         y = np.abs((v[:, 1] - v[:, 1].mean()) / max(np.ptp(v[:, 1]), 1.0))
-        factor += 0.25 - 0.7 * y
+        factor += 0.3 - 0.9 * y
     wave = np.sin(v @ np.array([0.31, 0.23, 0.41]) + label) * np.sin(v @ np.array([-0.17, 0.35, 0.21]) + 2.0 * label)
-    return mean * factor * (1.0 + 0.18 * wave)
+    return mean * factor * (1.0 + 0.35 * wave)
 
 
 def _paint_bone(
     canvas: Canvas, best: NDArray[np.float32], label: int, surface: Surface, scene: Scene, knobs: CTKnobs
 ) -> None:
-    """One bone: cortex over textured spongiosa; its label where it has the majority."""
+    """One bone: rim, cortex, and spongiosa that is denser near the cortex; its label where it has the majority."""
     v, f = surface
     box = box_of(v, canvas.grid, margin=1)
     if box is None:
         return
     share = coverage(v, f, canvas.grid, box)
-    core = np.minimum(
-        coverage(inner_surface(v, f, cortex_thickness(label, v, scene, knobs)), f, canvas.grid, box), share
-    )
-    base = hu_of.spongiosa_hu(scene.age_years, "F" if scene.sex == "F" else "M")
-    base = knobs.spongiosa_hu if knobs.spongiosa_hu is not None else base
-    base *= hu_of.SPONGIOSA_SHARE[anatomy.bone(label).kind]
-    spongiosa = base + (20.0 + 0.3 * base) * from_tile(canvas.fine, box) + 0.18 * base * from_tile(canvas.grain, box)
-    cortex = hu_of.CORTEX * (1.0 + 0.07 * from_tile(canvas.grain, box))
+    rim = np.full(len(v), hu_of.RIM_MM)
+    dense = np.minimum(coverage(inner_surface(v, f, rim), f, canvas.grid, box), share)
+    depth = rim + cortex_thickness(label, v, scene, knobs)
+    core = np.minimum(coverage(inner_surface(v, f, depth), f, canvas.grid, box), dense)
+    grain, fine = from_tile(canvas.grain, box), from_tile(canvas.fine, box)
+    cortex = hu_of.CORTEX * (1.0 + hu_of.CORTEX_SPREAD * np.clip(grain, -2.0, 2.0))
+    spongiosa = _spongiosa(core, grain, fine, _spongiosa_level(label, scene, knobs), canvas.grid)
     part = canvas.hu[box]
-    part += (share - core) * cortex + core * spongiosa - share * part
+    part += (share - dense) * hu_of.RIM + (dense - core) * cortex + core * spongiosa - share * part
     won = (share >= 0.5) & (share > best[box])
     canvas.labels[box][won] = label
     best[box][won] = share[won]
+
+
+def _spongiosa_level(label: int, scene: Scene, knobs: CTKnobs) -> float:
+    base = hu_of.spongiosa_hu(scene.age_years, scene.sex) if knobs.spongiosa_hu is None else knobs.spongiosa_hu
+    return base * hu_of.SPONGIOSA_SHARE[anatomy.bone(label).kind]
+
+
+def _spongiosa(
+    core: NDArray[np.float32], grain: NDArray[np.float32], fine: NDArray[np.float32], base: float, grid: Grid
+) -> NDArray[np.float32]:
+    """HU of trabecular bone: mean, denser near the cortex, trabeculae and marrow spaces."""
+    size = [max(1, 2 * round(2.0 / p) + 1) for p in grid.spacing[::-1]]
+    deep = ndimage.uniform_filter(core, size, mode="constant")
+    level = base * (1.0 + hu_of.SUBCORTICAL * np.clip(1.7 - 1.7 * deep, 0.0, 1.0))
+    return np.asarray(level * (1.0 + 0.2 * grain) + (25.0 + 0.3 * base) * fine, np.float32)
