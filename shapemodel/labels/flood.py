@@ -1,0 +1,79 @@
+"""Geodesic flood: labels grow from markers through bone, slowly where it is dark, so they meet in the joints."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.mask import Mask, Spacing
+
+JOINT_COST = 12.0
+"""How many times dearer a step through the darkest bone voxel is than through dense bone."""
+JOINT_HU = 110.0
+"""HU above the bone outline at which the extra cost has fallen to 1/e: partial volume of a closed joint."""
+
+
+def step_cost(hu: NDArray[np.int16], low: float) -> NDArray[np.float64]:
+    """Cost per mm: 1 in dense bone, 13 at the bone outline."""
+    return 1.0 + JOINT_COST * np.exp(-np.clip(hu - low, 0.0, None) / JOINT_HU)
+
+
+def flood(
+    cost: NDArray[np.float64], domain: Mask, markers: NDArray[np.uint8], spacing: Spacing, *, reach: float | None = None
+) -> NDArray[np.uint8]:
+    """Labels (z, y, x) uint8 of ``domain``: that of the marker with the cheapest path; 0 where none arrives.
+
+    Markers are part of the domain. ``reach`` limits the cost of a path (mm of dense bone).
+    """
+    from skimage.graph import MCP_Geometric
+
+    if not markers.any():
+        return np.zeros_like(markers)
+    open_ = domain | (markers > 0)
+    weights = np.where(open_, cost, -1.0)
+    # only the rim of a marker needs to start: inside it nothing is left to decide
+    inner = _all_same_around(markers)
+    weights[inner] = -1.0
+    starts = np.argwhere((markers > 0) & ~inner)
+    mcp = MCP_Geometric(weights, fully_connected=True, sampling=spacing)
+    total, trace = mcp.find_costs(starts)
+    labels = _follow(trace, np.asarray(mcp.offsets), markers)
+    if reach is not None:
+        labels[(total > reach) & (markers == 0)] = 0
+    labels[inner] = markers[inner]
+    return labels
+
+
+def _all_same_around(markers: NDArray[np.uint8]) -> Mask:
+    """Marker voxels whose six neighbours bear the same marker."""
+    out = markers > 0
+    for axis in range(3):
+        for step in (1, -1):
+            other = np.roll(markers, step, axis)
+            edge = [slice(None)] * 3
+            edge[axis] = slice(0, 1) if step == 1 else slice(-1, None)
+            other[tuple(edge)] = 0
+            out &= other == markers
+    return out
+
+
+def _follow(trace: NDArray, offsets: NDArray, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Label of the marker at the root of each voxel's path, by pointer doubling over the reached voxels."""
+    shape = trace.shape
+    flat = trace.ravel()
+    reached = np.flatnonzero(flat >= -1)
+    stride = offsets @ np.array([shape[1] * shape[2], shape[2], 1])
+    where = np.full(flat.size, -1, np.int64)
+    where[reached] = np.arange(len(reached))
+    step = flat[reached]
+    parent = np.arange(len(reached))
+    moved = step >= 0
+    parent[moved] = where[reached[moved] - stride[step[moved]]]
+    while True:
+        above = parent[parent]
+        if np.array_equal(above, parent):
+            break
+        parent = above
+    out = np.zeros(flat.size, np.uint8)
+    out[reached] = markers.ravel()[reached[parent]]
+    return out.reshape(shape)

@@ -1,0 +1,240 @@
+"""From a CT volume to numbered, solid bones."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, rib, vertebra
+from shapemodel.labels.canal import Canal, find_canal
+from shapemodel.labels.flood import flood, step_cost
+from shapemodel.labels.girdle import split_girdle
+from shapemodel.labels.records import BoneStatus, Labelled, LabelSettings, Overrides
+from shapemodel.labels.ribs import Start, find_starts, paraspinal
+from shapemodel.labels.solid import bounding_box, keep_largest, solid_plate, solid_ribs, solid_vertebra
+from shapemodel.labels.spine import Discs, find_discs
+from shapemodel.labels.sternum import Plate, find_plate
+from shapemodel.labels.vertebrae import SpineFrame, disc_height, level_markers, spine_frame, vote_levels
+from shapemodel.labels.work import Work, make_work, upsample
+from shapemodel.mask import Coarse, Mask, Spacing, Thresholds, measure
+from shapemodel.reasons import Flag, StudyError
+
+log = logging.getLogger(__name__)
+
+SPINE_SIDE_MM = 52.0
+SPINE_FRONT_MM = 55.0
+SPINE_BACK_MM = 75.0
+"""Box of the spine around the canal: transverse processes, bodies and aortic spurs, spinous processes."""
+RIB_MARKER_MM = 36.0
+"""Sideways from here on a rib is its own marker: the tubercle lies nearer."""
+DISC_HALF_MM = 2.0
+"""Half of a thin disc: what no filling may cross."""
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Which component is which rib, and which interval between discs is which vertebra."""
+
+    ribs: dict[int, int]
+    levels: dict[int, int]
+    discs: Discs
+    share: float
+    votes: int
+    starts: list[Start]
+
+
+def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrides | None = None) -> Labelled:
+    """Label the bones of the thorax in an axial LPS CT.
+
+    Parameters
+    ----------
+    ct : SimpleITK int16 image in HU, identity direction (as :func:`shapemodel.study.read_ct` gives it)
+    settings, overrides : parameters of the method, corrections of this study
+
+    Returns the :class:`Labelled` record. Raises StudyError (no_body, no_lungs, no_canal, too_few_ribs, ...) for
+    a scan that cannot be labelled.
+    """
+    import SimpleITK as sitk
+
+    settings = settings or LabelSettings()
+    overrides = overrides or Overrides()
+    clock = Clock()
+    hu = sitk.GetArrayViewFromImage(ct)
+    sp = tuple(float(v) for v in ct.GetSpacing()[::-1])
+    spacing: Spacing = (sp[0], sp[1], sp[2])
+    coarse, limits = measure(hu, spacing)
+    shift = settings.threshold_shift + overrides.threshold_shift
+    limits = Thresholds(limits.low + shift, limits.working + shift, limits.tissue, limits.noise)
+    clock("prep")
+    canal = find_canal(hu, spacing, coarse, limits.low, limits.tissue)
+    clock("canal")
+    work = make_work(hu, spacing, coarse, canal, limits)
+    clock("grid")
+    plate = find_plate(work)
+    bone, comps = _components(work, plate)
+    clock("girdle")
+    numbering = _number(work, comps, hu, spacing, settings)
+    clock("numbering")
+    labels = _fine(hu, spacing, work, numbering, comps, plate, clock)
+    image = sitk.GetImageFromArray(labels)
+    image.CopyInformation(ct)
+    bones = _status(labels, spacing)
+    return Labelled(
+        image=image,
+        bones=bones,
+        flags=_flags(numbering),
+        thresholds=(limits.low, limits.working),
+        lung_volume_ml=coarse.lung_volume_ml,
+        arms="unknown",
+        score=numbering.share,
+        seconds=clock.seconds,
+    )
+
+
+class Clock:
+    """Seconds by step: call it with the name of the step that has just ended."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._last, 3)
+        self._last = now
+
+
+def _components(work: Work, plate: Plate) -> tuple[Mask, NDArray[np.int32]]:
+    """Bone of the working grid, and its components outside spine, sternum and girdle."""
+    bone = (work.hu > 0.5 * (work.limits.low + work.limits.working)) & work.body
+    spine = paraspinal(work)
+    breast = plate.region(work, 4.0)
+    girdle = split_girdle(work, bone, spine | breast)
+    free = bone & ~spine & ~breast & ~girdle
+    comps, _ = ndi.label(free, np.ones((3, 3, 3)))
+    return bone, comps
+
+
+def _number(
+    work: Work, comps: NDArray[np.int32], hu: NDArray[np.int16], spacing: Spacing, settings: LabelSettings
+) -> Numbering:
+    starts = find_starts(work, comps)
+    if len(starts) < settings.min_rib_starts:
+        raise StudyError(
+            "too_few_ribs",
+            f"expected at least {settings.min_rib_starts} ribs to leave the spine, found {len(starts)}: "
+            "is this a chest CT with the spine in the field?",
+        )
+    pitch, levels, names = [], [], {}
+    for side in ("left", "right"):
+        own = [q for q in starts if q.side == side]
+        s = np.array([q.s for q in own])
+        pitch += [(0.5 * (a + b), a - b) for a, b in zip(s[:-1], s[1:], strict=True)]
+        for k, q in enumerate(own[:12], start=1):
+            levels.append((k, q.s))
+            names.setdefault(q.component, rib(side, k))
+    discs = find_discs(hu, spacing, work.canal, np.array(pitch))
+    top, share, votes = vote_levels(discs, levels)
+    table = {k: vertebra(top - k + 1) if 1 <= top - k + 1 <= 12 else OTHER_BONE for k in range(len(discs.s) + 1)}
+    return Numbering(names, table, discs, share, votes, starts)
+
+
+def _fine(hu, spacing, work: Work, numbering: Numbering, comps, plate: Plate, clock: Clock) -> NDArray[np.uint8]:
+    """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
+    frame = spine_frame(hu.shape, spacing, work.canal, SPINE_SIDE_MM, SPINE_FRONT_MM, SPINE_BACK_MM)
+    sub = hu[frame.box]
+    low = work.limits.low
+    bone = sub > low
+    markers = level_markers(frame, bone, numbering.discs, numbering.levels)
+    table = np.zeros(int(comps.max()) + 1, np.uint8)
+    for component, label in numbering.ribs.items():
+        table[component] = label
+    ribs = upsample(table[comps], work.factor, hu.shape)
+    own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
+    markers[own] = ribs[frame.box][own]
+    clock("markers")
+    raw = np.zeros(hu.shape, np.uint8)
+    raw[frame.box] = flood(step_cost(sub, low), bone, markers, spacing)
+    clock("flood")
+    mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
+    rest = (raw == 0) & mask
+    raw[rest] = ribs[rest]
+    raw[upsample(plate.region(work), work.factor, hu.shape) & mask] = STERNUM
+    clock("gather")
+    out = solid_ribs(raw, list(RIBS), spacing)
+    clock("solid ribs")
+    _solid_sternum(raw, out, spacing)
+    _solid_spine(raw, out, spacing, hu, frame, numbering, low)
+    out[(out == 0) & mask] = OTHER_BONE
+    clock("solid spine")
+    return out
+
+
+def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], spacing: Spacing) -> None:
+    mask = raw == STERNUM
+    if not mask.any():
+        return
+    box = bounding_box(mask, 6.0, spacing)
+    solid = solid_plate(keep_largest(mask[box]), spacing)
+    out[box][solid & (out[box] == 0)] = STERNUM
+
+
+def _solid_spine(raw, out, spacing: Spacing, hu, frame: SpineFrame, numbering: Numbering, low: float) -> None:
+    discs = numbering.discs
+    local = raw[frame.box]
+    target = out[frame.box]
+    n = len(discs.s)
+    for level, label in numbering.levels.items():
+        mask = local == label
+        if label == OTHER_BONE or not mask.any():
+            continue
+        box = bounding_box(mask, 4.0, spacing)
+        s = frame.s[box]
+        ant = np.broadcast_to(frame.ant[box[0], box[1]], s.shape)
+        lat = np.broadcast_to(frame.lat[box[0], :, box[2]], s.shape)
+        disc = np.zeros(s.shape, bool)
+        body = (ant > 6) & (np.abs(lat) < 25)
+        if level > 0:
+            body &= s > disc_height(discs, level - 1, ant)
+            disc |= np.abs(s - disc_height(discs, level - 1, ant)) < DISC_HALF_MM
+        if level < n:
+            body &= s < disc_height(discs, level, ant)
+            disc |= np.abs(s - disc_height(discs, level, ant)) < DISC_HALF_MM
+        canal = (np.hypot(lat, ant) < 6.0) & (hu[frame.box][box] < low)
+        solid = solid_vertebra(mask[box], body, canal, disc & (ant > 4), spacing)
+        view = target[box]
+        view[solid & (view == 0)] = label
+
+
+def _status(labels: NDArray[np.uint8], spacing: Spacing) -> dict[int, BoneStatus]:
+    """Status of each bone of the model from the label map."""
+    boxes = ndi.find_objects(labels, max_label=max(MODEL_LABELS))
+    ml = np.bincount(labels.ravel(), minlength=64) * float(np.prod(spacing)) / 1000.0
+    out = {}
+    for k in MODEL_LABELS:
+        box = boxes[k - 1] if k <= len(boxes) else None
+        if box is None:
+            out[k] = BoneStatus("absent")
+            continue
+        faces = []
+        for axis, name in ((2, "x"), (1, "y"), (0, "z")):
+            if box[axis].start == 0:
+                faces.append(name + "min")
+            if box[axis].stop == labels.shape[axis]:
+                faces.append(name + "max")
+        out[k] = BoneStatus("cut" if faces else "complete", tuple(faces), 1.0, float(ml[k]), 1)
+    return out
+
+
+def _flags(numbering: Numbering) -> tuple[Flag, ...]:
+    from shapemodel.labels.records import NUMBERING
+
+    out = []
+    if numbering.share < 0.8:
+        out.append(Flag(NUMBERING, 0, f"{numbering.share:.0%} of {numbering.votes} ribs vote for the level"))
+    return tuple(out)

@@ -1,0 +1,145 @@
+"""Solid bones: marrow filled, canal and discs left empty, crumbs removed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from shapemodel.mask import Mask, Spacing
+
+RIB_CLOSE_MM = 3.0
+"""Half of the widest gap that partial volume leaves in a rib's cortex."""
+RIB_HOLE_MM2 = 250.0
+"""A rib's oblique section in a slice; larger rings are not marrow."""
+
+
+def ball(radius: float, spacing: Spacing) -> Mask:
+    """Ellipsoid of voxels that is a ball of ``radius`` mm."""
+    n = [int(radius / s) for s in spacing]
+    g = np.ogrid[tuple(slice(-k, k + 1) for k in n)]
+    return sum((a * s) ** 2 for a, s in zip(g, spacing, strict=True)) <= radius**2 + 1e-6
+
+
+def close_mm(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+    """Closing by a ball of ``radius`` mm through two distance maps; the box is padded meanwhile."""
+    pad = [int(np.ceil(radius / s)) + 1 for s in spacing]
+    wide = np.pad(mask, [(p, p) for p in pad])
+    grown = ndi.distance_transform_edt(~wide, sampling=spacing) <= radius
+    shrunk = ndi.distance_transform_edt(grown, sampling=spacing) > radius
+    out = shrunk[tuple(slice(p, -p) for p in pad)]
+    return out | mask
+
+
+def fill_planes(mask: Mask, spacing: Spacing, max_mm2: float, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
+    """Fill holes below ``max_mm2`` in the planes across each axis (0: axial)."""
+    out = mask.copy()
+    for axis in axes:
+        flat = np.zeros((3, 3, 3), bool)
+        cross = ndi.generate_binary_structure(2, 1)
+        flat[tuple(1 if k == axis else slice(None) for k in range(3))] = cross
+        area = float(np.prod([s for k, s in enumerate(spacing) if k != axis]))
+        lab, n = ndi.label(~out, flat)
+        size = np.bincount(lab.ravel(), minlength=n + 1) * area
+        small = size <= max_mm2
+        small[0] = False
+        border = np.zeros(n + 1, bool)
+        for other in range(3):
+            if other != axis:
+                ends = np.take(lab, [0, -1], axis=other)
+                border[np.unique(ends)] = True
+        out |= (small & ~border)[lab]
+    return out
+
+
+def bounding_box(mask: Mask, margin_mm: float, spacing: Spacing) -> tuple[slice, slice, slice]:
+    """Slices around the True voxels with a margin in mm."""
+    out = []
+    for k in range(3):
+        i = np.flatnonzero(mask.any(axis=tuple(j for j in range(3) if j != k)))
+        m = int(np.ceil(margin_mm / spacing[k]))
+        out.append(slice(max(0, int(i[0]) - m), min(mask.shape[k], int(i[-1]) + 1 + m)))
+    return out[0], out[1], out[2]
+
+
+def keep_largest(mask: Mask) -> Mask:
+    """The largest 6-connected piece."""
+    lab, n = ndi.label(mask)
+    if n < 2:
+        return mask
+    size = np.bincount(lab.ravel())
+    size[0] = 0
+    return lab == int(size.argmax())
+
+
+def _grow(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+    """Dilation by a ball of ``radius`` mm (SimpleITK's works on the surface alone, so it is quick)."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    r = [int(radius / s) for s in spacing[::-1]]
+    return sitk.GetArrayViewFromImage(sitk.BinaryDilate(image, r, sitk.sitkBall)).astype(bool)
+
+
+def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> NDArray[np.uint8]:
+    """The ribs of a label map (z, y, x), each closed, its marrow filled in three planes, one piece.
+
+    Ribs of even and odd number are treated together: they lie 15 mm apart, more than any closing reaches.
+    """
+    out = np.zeros_like(labels)
+    for parity in (0, 1):
+        group = np.zeros(256, np.uint8)
+        group[[k for k in ribs if k % 2 == parity]] = 1
+        mask = group[labels] > 0
+        if not mask.any():
+            continue
+        box = bounding_box(mask, 2 * RIB_CLOSE_MM, spacing)
+        part = mask[box]
+        closed = ~_grow(~_grow(part, RIB_CLOSE_MM, spacing), RIB_CLOSE_MM, spacing) | part
+        filled = fill_planes(closed, spacing, RIB_HOLE_MM2)
+        lab, n = ndi.label(filled)
+        own = np.where(part, labels[box], 0)
+        out_part = out[box]
+        for i, where in enumerate(ndi.find_objects(lab), start=1):
+            piece = lab[where] == i
+            count = np.bincount(own[where][piece], minlength=1)
+            count[0] = 0
+            free = piece & (out_part[where] == 0)
+            present = np.flatnonzero(count)
+            if len(present) == 1:
+                out_part[where][free] = present[0]
+            elif len(present):
+                near = ndi.distance_transform_edt(own[where] == 0, return_distances=False, return_indices=True)
+                out_part[where][free] = own[where][tuple(near)][free]
+    return drop_crumbs(out, ribs)
+
+
+def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]:
+    """Keep the largest piece of each of these labels; the rest becomes 0."""
+    for k, box in enumerate(ndi.find_objects(labels), start=1):
+        if box is None or k not in keys:
+            continue
+        own = labels[box] == k
+        labels[box][own & ~keep_largest(own)] = 0
+    return labels
+
+
+def solid_plate(mask: Mask, spacing: Spacing) -> Mask:
+    """The sternum: closed by 5 mm, holes filled, one piece."""
+    return keep_largest(fill_planes(close_mm(mask, 5.0, spacing), spacing, 1500.0))
+
+
+def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spacing) -> Mask:
+    """One vertebra in its box.
+
+    ``body`` is the part of the box in front of the canal, ``canal`` what must stay empty, ``disc`` where only
+    what is bone already may be.
+    """
+    out = mask.copy()
+    front = close_mm(mask & body, 8.0, spacing) & body & ~disc
+    out |= front
+    arch = close_mm(mask & ~body, 2.0, spacing)
+    out |= arch & ~body
+    out = fill_planes(out | canal, spacing, 900.0, (0,)) & ~canal
+    out &= ~disc | mask
+    return keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~canal)

@@ -1,0 +1,148 @@
+"""Discs and levels of the thoracic spine, along the canal.
+
+The body column in front of the canal is straightened; a disc is a dark gap with a bright endplate on either
+side, and dynamic programming over pairs of neighbouring discs keeps their spacing even and near to the pitch
+of the ribs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from shapemodel.labels.canal import Canal
+from shapemodel.mask import Spacing
+
+STEP_MM = 1.0
+DEPTH_MM = (13.0, 27.0)
+"""In front of the canal's middle: behind these is the canal's wall (9 mm), beyond them T1's front (26 mm)."""
+SIDE_MM = 8.0
+TILTS_DEG = (-16.0, -8.0, 0.0, 8.0, 16.0)
+"""Wedge and tilt of a disc against the canal's cross-section."""
+REACH_MM = 7.0
+"""Half of the thickest disc (8 mm) and the endplate beside it."""
+SPACING_MM = (13, 38)
+"""Disc to disc: T1 of a small woman, T12 of a tall man with a margin."""
+
+
+@dataclass(frozen=True)
+class Discs:
+    """Disc positions ``s`` (n,) mm along the canal, ascending (headwards), each with a ``score`` 0-1 and a
+    ``tilt`` in degrees (positive: the front is higher)."""
+
+    s: NDArray[np.float64]
+    score: NDArray[np.float64]
+    tilt: NDArray[np.float64]
+
+
+def straighten(hu: NDArray[np.int16], spacing: Spacing, canal: Canal) -> tuple[NDArray, NDArray, NDArray]:
+    """Sagittal image (S, V) of the bodies: mean HU over +-8 mm to the sides; with the s and v axes in mm."""
+    s = np.arange(canal.s[0] - 8, canal.s[-1] + 8, STEP_MM)
+    v = np.arange(6.0, 34.0, 1.0)
+    u = np.arange(-SIDE_MM, SIDE_MM + 0.1, 2.0)
+    point = np.stack([_extend(s, canal.s, canal.points[:, k]) for k in range(3)], axis=1)
+    t = np.stack([np.interp(s, canal.s, canal.tangent[:, k]) for k in range(3)], axis=1)
+    side = np.cross(t, np.cross([0.0, 0.0, 1.0], t))
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    front = np.cross(t, side)
+    front *= np.sign(-front[:, 1:2])  # towards smaller y
+    pos = (
+        point[:, None, None, :]
+        + v[None, :, None, None] * front[:, None, None, :]
+        + u[None, None, :, None] * side[:, None, None, :]
+    )
+    idx = [pos[..., k] / spacing[k] for k in range(3)]
+    img = ndi.map_coordinates(hu, idx, order=1, mode="nearest", output=np.float32).mean(axis=2)
+    outside = (idx[0] < -0.5) | (idx[0] > hu.shape[0] - 0.5)
+    img[outside.all(axis=2)] = np.nan
+    return img, s, v
+
+
+def _extend(q: NDArray, s: NDArray, values: NDArray) -> NDArray:
+    """Linear interpolation that goes on straight beyond both ends."""
+    out = np.interp(q, s, values)
+    n = min(10, len(s) - 1)
+    lo, hi = q < s[0], q > s[-1]
+    out[lo] += (q[lo] - s[0]) * (values[n] - values[0]) / (s[n] - s[0])
+    out[hi] += (q[hi] - s[-1]) * (values[-1] - values[-1 - n]) / (s[-1] - s[-1 - n])
+    return out
+
+
+def disc_score(img: NDArray, s: NDArray, v: NDArray) -> tuple[NDArray, NDArray]:
+    """(S,) score 0-1 of a disc centred at each s, and the tilt that gives it."""
+    inside = (v >= DEPTH_MM[0]) & (v <= DEPTH_MM[1])
+    centre = 0.5 * sum(DEPTH_MM)
+    best = np.full(len(s), -np.inf)
+    tilt = np.zeros(len(s))
+    for angle in TILTS_DEG:
+        shift = np.tan(np.deg2rad(angle)) * (v - centre)
+        cols = [np.interp(s + shift[k], s, img[:, k], left=np.nan, right=np.nan) for k in np.flatnonzero(inside)]
+        profile = np.nan_to_num(np.mean(cols, axis=0), nan=0.0)
+        gap = ndi.uniform_filter1d(profile, 3)
+        n = int(REACH_MM / STEP_MM)
+        padded = np.pad(gap, n)
+        up = np.max([padded[n + i : n + i + len(gap)] for i in range(2, n + 1)], axis=0)
+        down = np.max([padded[n - i : n - i + len(gap)] for i in range(2, n + 1)], axis=0)
+        score = np.minimum(up, down) - gap
+        better = score > best
+        best[better] = score[better]
+        tilt[better] = angle
+    scale = max(60.0, float(np.percentile(best, 90)))
+    return np.clip(best / scale, 0.0, 1.2), tilt
+
+
+def find_discs(hu: NDArray[np.int16], spacing: Spacing, canal: Canal, pitch: NDArray[np.float64]) -> Discs:
+    """Discs along the whole canal. ``pitch`` (n, 2): arclength and rib pitch there in mm (may be empty)."""
+    img, s, v = straighten(hu, spacing, canal)
+    score, tilt = disc_score(img, s, v)
+    valid = ~np.isnan(img).all(axis=1)
+    expect = _expected(s, pitch)
+    chosen = _even_path(np.where(valid, score, 0.0), expect)
+    chosen = np.array([k for k in chosen if canal.s[0] + 1 <= s[k] <= canal.s[-1] - 1], int)
+    return Discs(s[chosen], np.clip(score[chosen], 0, 1), tilt[chosen])
+
+
+def _expected(s: NDArray, pitch: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Expected spacing at each s: the rib pitch, or 18-28 mm from neck to loin where ribs tell nothing."""
+    if len(pitch) < 3:
+        return np.interp(s, [s[0], s[-1]], [27.0, 18.0])
+    order = np.argsort(pitch[:, 0])
+    fit = np.polyfit(pitch[order, 0], pitch[order, 1], 1)
+    value = np.polyval(fit, np.clip(s, pitch[:, 0].min(), pitch[:, 0].max()))
+    return np.clip(value, 15.0, 33.0)
+
+
+def _even_path(score: NDArray, expect: NDArray) -> NDArray[np.int64]:
+    """Indices of the disc chain with the best sum of scores and even, expected spacings (second-order DP)."""
+    lo, hi = SPACING_MM
+    d = np.arange(lo, hi + 1)
+    n = len(score)
+    change = np.log(d[:, None] / d[None, :]) ** 2 / 0.20**2 * 0.25  # from spacing d[j] to d[i]
+    total = np.full((n, len(d)), -np.inf)
+    back = np.full((n, len(d)), -1, np.int64)
+    for k in range(n):
+        prior = np.log(d / expect[k]) ** 2 / 0.18**2 * 0.25
+        for i, step in enumerate(d):
+            j = k - step
+            gain = score[k] - prior[i]
+            if j < 0:
+                total[k, i] = gain  # the first disc of the chain
+                continue
+            before = total[j] - change[i]
+            b = int(before.argmax())
+            total[k, i] = before[b] + gain
+            back[k, i] = b
+    tail = range(max(0, n - int(expect[-1])), n)
+    k = max(tail, key=lambda m: total[m].max())
+    i = int(total[k].argmax())
+    chain = []
+    while k >= 0:
+        chain.append(k)
+        b = back[k, i]
+        if b < 0:
+            break
+        k, i = k - int(d[i]), int(b)
+    return np.array(chain[::-1])

@@ -1,0 +1,161 @@
+"""The sternum as a plate in the coronal projection of the front wall: middle line, edges, top and bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from shapemodel.labels.work import Work
+from shapemodel.mask import Mask
+
+BEHIND_FRONT_MM = 12.0
+"""The sternum reaches this far behind the foremost lung of its height."""
+HALF_WIDTH_MM = (7.0, 36.0)
+"""Half width of the xiphoid, and of the widest manubrium (72 mm, with its clavicular corners)."""
+MIN_THICK_MM = 1.5
+"""Bone along a ray through the plate that counts as plate: two cortices at partial volume."""
+MAX_GAP_MM = 14.0
+"""A cartilage joint of the sternum (manubrium-body, xiphoid) is no thicker."""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Sternum in projection: per work slice the middle, left and right edge (mm of the array frame, x),
+    whether the plate is there, and the row (mm, y) behind which nothing is sternum."""
+
+    middle: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    behind: NDArray[np.float64]
+
+    def region(self, work: Work, margin: float = 0.0) -> Mask:
+        """(Z, Y, X) bool: in front of ``behind`` and between the edges widened by ``margin``."""
+        x = work.mm(np.stack([np.arange(work.hu.shape[2])] * 3, 1))[:, 2]
+        y = work.mm(np.stack([np.arange(work.hu.shape[1])] * 3, 1))[:, 1]
+        inx = (x[None] >= self.low[:, None] - margin) & (x[None] <= self.high[:, None] + margin)
+        inx &= self.present[:, None]
+        return inx[:, None, :] & (y[None] <= self.behind[:, None])[:, :, None]
+
+
+def front_map(work: Work, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """(Z, X) mm of bone in the front wall, and the (Z,) row in mm behind which the wall ends."""
+    lung = work.lung_mm <= 0
+    rows = lung.any(axis=2)
+    has = rows.any(axis=1)
+    front = np.where(has, rows.argmax(axis=1), 0).astype(float)
+    idx = np.flatnonzero(has)
+    z = np.arange(len(front))
+    front = np.interp(z, idx, front[idx])
+    top = idx[-1]
+    # above the apex the wall keeps the level of the upper lungs; the hull's tip itself lies far back
+    slope_from = max(idx[0], int(top - 60 / work.spacing[0]))
+    front[slope_from:] = np.minimum(
+        front[slope_from:], front[slope_from] + 0.45 * (z[slope_from:] - slope_from) * work.spacing[0] / work.spacing[1]
+    )
+    end = front + BEHIND_FRONT_MM / work.spacing[1]
+    inside = np.arange(work.hu.shape[1])[None] <= end[:, None]
+    bone = (work.hu > threshold) & work.body & inside[:, :, None]
+    return (bone.sum(axis=1) * work.spacing[1]).astype(np.float32), end * work.spacing[1]
+
+
+def _dp(score: NDArray[np.float64], reach: int, stiff: float) -> NDArray[np.int64]:
+    """(Z,) column of the best path through ``score`` (Z, X), moves up to ``reach`` columns, cost ``stiff`` |move|."""
+    nz, nx = score.shape
+    total = score[0].copy()
+    back = np.zeros((nz, nx), np.int64)
+    for k in range(1, nz):
+        pad = np.pad(total, reach, constant_values=-1e12)
+        options = np.stack([pad[reach + d : reach + d + nx] - stiff * abs(d) for d in range(-reach, reach + 1)])
+        back[k] = options.argmax(axis=0) - reach
+        total = options.max(axis=0) + score[k]
+    path = np.zeros(nz, np.int64)
+    path[-1] = int(total.argmax())
+    for k in range(nz - 1, 0, -1):
+        path[k - 1] = np.clip(path[k] + back[k][path[k]], 0, nx - 1)
+    return path
+
+
+def find_plate(work: Work) -> Plate:
+    """Middle line and edges of the sternum; ``present`` is all False where none is in the scan."""
+    thick, behind = front_map(work, work.limits.low)
+    p = ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0))
+    px = work.spacing[2]
+    mid = _middle(p, work)
+    edge = [_edge(p, mid, side, work) for side in (-1, 1)]
+    present = _extent(p, mid, work)
+    off = (work.factor[2] - 1) / 2 * px / work.factor[2]
+    return Plate(mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind)
+
+
+def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
+    """(Z,) column of the sternum's middle: the straight line with most cover inside and least beside it.
+
+    A straight line, since the sternum is one in this projection while costal cartilages run away from it.
+    """
+    px, sz = work.spacing[2], work.spacing[0]
+    c = np.concatenate([np.zeros((len(p), 1)), np.cumsum(p, axis=1)], axis=1)
+    x = np.arange(p.shape[1])
+
+    def mean(lo: float, hi: float) -> NDArray[np.float64]:
+        i0 = np.clip(x + round(lo / px), 0, len(x))
+        i1 = np.clip(x + round(hi / px), 0, len(x))
+        return (c[:, i1] - c[:, i0]) / np.maximum(i1 - i0, 1)
+
+    score = mean(-12, 12) - 0.4 * (mean(-34, -20) + mean(20, 34))
+    score = np.where(mean(-6, 6) > 0.5, score + 0.3, np.minimum(score, 0.0))
+    z = np.arange(len(p))
+    best, line = -np.inf, (0.0, 0.0)
+    centre = float(np.median(np.abs(work.lat[:, 0, :]).argmin(axis=1)))
+    for slope in np.linspace(-0.3, 0.3, 25):
+        for at in np.arange(centre - 50 / px, centre + 50 / px):
+            cols = np.round(at + slope * sz / px * (z - len(z) / 2)).astype(int)
+            ok = (cols >= 0) & (cols < p.shape[1])
+            value = score[z[ok], cols[ok]].sum() * sz - 20.0 * abs(slope)
+            if value > best:
+                best, line = value, (float(at), float(slope))
+    at, slope = line
+    base = at + slope * sz / px * (z - len(z) / 2)
+    k = int(8 / px)  # mm: a sternum bends by less from the straight line
+    cols = np.round(base).astype(int)[:, None] + np.arange(-k, k + 1)[None]
+    local = np.take_along_axis(score, np.clip(cols, 0, p.shape[1] - 1), axis=1)
+    shift = _dp(local - 0.02 * np.abs(np.arange(-k, k + 1)), 1, 0.6) - k
+    return ndi.gaussian_filter1d(np.round(base) + shift, 10.0 / sz)
+
+
+def _edge(p: NDArray[np.float64], mid: NDArray[np.float64], side: int, work: Work) -> NDArray[np.float64]:
+    """(Z,) distance in voxels from the middle to the edge on one side: cover inside minus cover outside."""
+    px = work.spacing[2]
+    n = int((HALF_WIDTH_MM[1] + 12) / px)
+    cols = mid[:, None] + side * np.arange(n)[None]
+    z = np.repeat(np.arange(len(p))[:, None], n, axis=1)
+    strip = ndi.map_coordinates(p, [z, cols], order=1, mode="constant")
+    c = np.concatenate([np.zeros((len(p), 1)), np.cumsum(strip, axis=1)], axis=1)
+    w_in, w_out = int(round(8 / px)), int(round(7 / px))
+    lo, hi = int(HALF_WIDTH_MM[0] / px), int(HALF_WIDTH_MM[1] / px)
+    e = np.arange(lo, hi + 1)
+    inside = (c[:, e] - c[:, np.maximum(e - w_in, 0)]) / np.minimum(e, w_in)
+    outside = (c[:, np.minimum(e + w_out, n)] - c[:, e]) / w_out
+    score = inside - outside
+    reach = max(1, int(np.ceil(1.0 * work.spacing[0] / px)))
+    path = _dp(score, reach, 0.10)
+    return ndi.gaussian_filter1d((path + lo).astype(float), 3.0 / work.spacing[0])
+
+
+def _extent(p: NDArray[np.float64], mid: NDArray[np.float64], work: Work) -> NDArray[np.bool_]:
+    """(Z,) slices of the plate: the longest run of cover around the middle, small gaps allowed."""
+    px = work.spacing[2]
+    h = max(1, int(5 / px))
+    cols = np.clip(mid.round().astype(int)[:, None] + np.arange(-h, h + 1)[None], 0, p.shape[1] - 1)
+    cover = np.take_along_axis(p, cols, axis=1).mean(axis=1) > 0.5
+    gap = int(MAX_GAP_MM / work.spacing[0])
+    closed = ndi.binary_closing(np.pad(cover, gap + 1), np.ones(gap + 1))[gap + 1 : -gap - 1]
+    lab, n = ndi.label(closed)
+    if n == 0:
+        return np.zeros(len(p), bool)
+    size = np.bincount(lab)
+    size[0] = 0
+    return lab == int(size.argmax())

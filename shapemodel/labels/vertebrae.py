@@ -1,0 +1,97 @@
+"""Markers of the vertebrae in the frame of the canal: bodies between discs, pedicles beside the canal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.labels.canal import Canal
+from shapemodel.labels.spine import Discs
+from shapemodel.mask import Mask, Spacing
+
+Box = tuple[slice, slice, slice]
+FRONT = slice(0, None)
+PIVOT_MM = 20.0
+"""Distance in front of the canal around which a disc's tilt turns: the middle of a body."""
+BODY_SIDE_MM = 9.0
+BODY_DEPTH_MM = (11.0, 23.0)
+ENDPLATE_MM = 3.0
+PEDICLE_SIDE_MM = (6.5, 14.0)
+PEDICLE_DEPTH_MM = (-4.0, 7.0)
+PEDICLE_HEIGHT = (0.45, 0.88)
+"""Pedicles leave the upper half of a body; the lower half bounds the foramen."""
+
+
+@dataclass(frozen=True)
+class SpineFrame:
+    """A box of fine voxels around the spine with its coordinates in the canal's frame (mm).
+
+    ``box`` slices of the fine array; ``s`` (Z, Y, X) float32 arclength; ``lat`` (Z, 1, X); ``ant`` (Z, Y, 1).
+    """
+
+    box: Box
+    s: NDArray[np.float32]
+    lat: NDArray[np.float32]
+    ant: NDArray[np.float32]
+
+
+def spine_frame(
+    shape: tuple[int, ...], spacing: Spacing, canal: Canal, side: float, front: float, back: float
+) -> SpineFrame:
+    """The box within ``side`` of the canal sideways, ``front`` before and ``back`` behind it (mm)."""
+    p = canal.points
+    y0, y1 = (p[:, 1].min() - front) / spacing[1], (p[:, 1].max() + back) / spacing[1]
+    x0, x1 = (p[:, 2].min() - side) / spacing[2], (p[:, 2].max() + side) / spacing[2]
+    box = (
+        slice(0, shape[0]),
+        slice(max(0, int(y0)), min(shape[1], int(y1) + 1)),
+        slice(max(0, int(x0)), min(shape[2], int(x1) + 1)),
+    )
+    z = np.arange(shape[0]) * spacing[0]
+    y = np.arange(box[1].start, box[1].stop) * spacing[1]
+    x = np.arange(box[2].start, box[2].stop) * spacing[2]
+    lat = (x[None] - p[:, 2:3]).astype(np.float32)[:, None, :]
+    ant = (p[:, 1:2] - y[None]).astype(np.float32)[:, :, None]
+    grid = np.stack(np.broadcast_arrays(z[:, None], y[None, :], p[:, 2:3]), axis=-1).reshape(-1, 3)
+    s = canal.arclength(grid).reshape(len(z), len(y)).astype(np.float32)
+    s3 = s[:, :, None] + lat * canal.tangent[:, 2].astype(np.float32)[:, None, None]
+    return SpineFrame(box, s3, lat, ant)
+
+
+def disc_height(discs: Discs, k: int, ant: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Arclength of disc ``k`` at these depths, tilted about the middle of the body."""
+    return (discs.s[k] + np.tan(np.deg2rad(discs.tilt[k])) * (np.clip(ant, 0, 40) - PIVOT_MM)).astype(np.float32)
+
+
+def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
+    """Markers of bodies and pedicles; ``levels`` maps an interval (0: below the lowest disc) to a label."""
+    out = np.zeros(frame.s.shape, np.uint8)
+    n = len(discs.s)
+    body = (np.abs(frame.lat) < BODY_SIDE_MM) & (frame.ant > BODY_DEPTH_MM[0]) & (frame.ant < BODY_DEPTH_MM[1])
+    side = np.abs(frame.lat)
+    pedicle = (side > PEDICLE_SIDE_MM[0]) & (side < PEDICLE_SIDE_MM[1])
+    pedicle = pedicle & (frame.ant > PEDICLE_DEPTH_MM[0]) & (frame.ant < PEDICLE_DEPTH_MM[1]) & bone
+    heights = np.diff(discs.s)
+    for k, label in levels.items():
+        low = disc_height(discs, k - 1, frame.ant) if k > 0 else disc_height(discs, 0, frame.ant) - heights[0]
+        high = disc_height(discs, k, frame.ant) if k < n else disc_height(discs, n - 1, frame.ant) + heights[-1]
+        out[body & (frame.s > low + ENDPLATE_MM) & (frame.s < high - ENDPLATE_MM)] = label
+        a, b = PEDICLE_HEIGHT
+        out[pedicle & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
+    return out
+
+
+def vote_levels(discs: Discs, starts: list[tuple[int, float]]) -> tuple[int, float, int]:
+    """Which interval is level 1, by ribs: (interval index of level 1, share of votes for it, number of votes).
+
+    ``starts`` are (rib level, arclength). Interval k lies between disc k-1 and disc k; levels grow downwards.
+    """
+    votes: dict[int, int] = {}
+    for level, s in starts:
+        k = int(np.searchsorted(discs.s, s))
+        votes[k + level - 1] = votes.get(k + level - 1, 0) + 1
+    best = max(sorted(votes), key=lambda v: votes[v])
+    total = sum(votes.values())
+    return best, votes[best] / total, total

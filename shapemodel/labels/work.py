@@ -1,0 +1,113 @@
+"""The working grid: the CT at about 1.4 mm, with the maps in millimetres that every step asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from shapemodel.labels.canal import Canal
+from shapemodel.mask import Coarse, Mask, Spacing, Thresholds
+
+WORK_MM = 1.4
+"""Aim for the edge of the working grid: a rib is 6 mm thin, the gap between two ribs 8 mm or more."""
+FAR_MM = 200.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """CT on the working grid, arrays (z, y, x) and maps that broadcast to them.
+
+    ``hu`` int16; ``spacing`` mm; ``factor`` fine voxels per voxel; ``body`` bool; ``lung_mm`` float32 distance
+    from the hull of the lungs; ``lat`` (Z, 1, X) mm to the patient's left of the canal; ``ant`` (Z, Y, 1) mm in
+    front of it.
+    """
+
+    hu: NDArray[np.int16]
+    spacing: Spacing
+    factor: tuple[int, int, int]
+    body: Mask
+    lung_mm: NDArray[np.float32]
+    canal: Canal
+    limits: Thresholds
+    lat: NDArray[np.float32]
+    ant: NDArray[np.float32]
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in mL."""
+        return float(np.prod(self.spacing)) / 1000.0
+
+    def mm(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, 3) z, y, x in mm of the array's frame for (n, 3) voxel indices (centres of their blocks)."""
+        fine = [s / f for s, f in zip(self.spacing, self.factor, strict=True)]
+        off = [(f - 1) / 2 * s for f, s in zip(self.factor, fine, strict=True)]
+        return np.asarray(index, dtype=float) * self.spacing + off
+
+
+def block_mean(hu: NDArray[np.int16], factor: tuple[int, int, int]) -> NDArray[np.int16]:
+    """Mean over blocks of ``factor`` voxels along z, y, x (a rest at the end is dropped), int16."""
+    size = [n // f for n, f in zip(hu.shape, factor, strict=True)]
+    part = hu[: size[0] * factor[0], : size[1] * factor[1], : size[2] * factor[2]]
+    total = np.zeros(size, np.int32)
+    for k in np.ndindex(*factor):
+        total += part[k[0] :: factor[0], k[1] :: factor[1], k[2] :: factor[2]]
+    return (total // int(np.prod(factor))).astype(np.int16)
+
+
+def upsample(small: NDArray, factor: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray:
+    """Nearest-neighbour enlargement by ``factor`` to ``shape``; the last row is repeated where blocks end short."""
+    ix = [np.minimum(np.arange(n) // f, m - 1) for n, f, m in zip(shape, factor, small.shape, strict=True)]
+    return small[np.ix_(*ix)]
+
+
+def _resample(
+    small: NDArray, step: tuple[int, int, int], factor: tuple[int, int, int], shape: tuple[int, ...]
+) -> NDArray:
+    """A coarse array, every ``step``-th fine voxel, read at the centres of work voxels (nearest)."""
+    ix = []
+    for n, f, st, m in zip(shape, factor, step, small.shape, strict=True):
+        fine = np.arange(n) * f + (f - 1) / 2
+        ix.append(np.clip(np.round(fine / st).astype(int), 0, m - 1))
+    return small[np.ix_(*ix)]
+
+
+def lung_hull(lungs: Mask) -> Mask:
+    """Convex hull of all lung of each slice (coarse grid), continued downwards to the end of the scan.
+
+    It also holds what an effusion or a consolidation took; downwards it is the upper abdomen, which the lower
+    ribs hug as the upper ones hug the lungs.
+    """
+    from skimage.morphology import convex_hull_image
+
+    hull = np.zeros_like(lungs)
+    for k, m in enumerate(lungs):
+        if m.sum() > 8:
+            hull[k] = convex_hull_image(m)
+    for k in range(len(hull) - 2, -1, -1):
+        hull[k] |= hull[k + 1]
+    return hull
+
+
+def make_work(hu: NDArray[np.int16], spacing: Spacing, coarse: Coarse, canal: Canal, limits: Thresholds) -> Work:
+    """The working grid of ``hu`` (z, y, x)."""
+    factor = tuple(max(1, round(WORK_MM / s)) for s in spacing)
+    small = block_mean(hu, factor)
+    sp = tuple(s * f for s, f in zip(spacing, factor, strict=True))
+    hull = lung_hull(coarse.lungs)
+    far = ndi.distance_transform_edt(~hull, sampling=coarse.spacing).astype(np.float32)
+    fine_mm = [(np.arange(n) * f + (f - 1) / 2) * s for n, f, s in zip(small.shape, factor, spacing, strict=True)]
+    centre = canal.at_z(fine_mm[0])
+    return Work(
+        hu=small,
+        spacing=sp,
+        factor=factor,
+        body=_resample(coarse.body, coarse.step, factor, small.shape),
+        lung_mm=_resample(far, coarse.step, factor, small.shape),
+        canal=canal,
+        limits=limits,
+        lat=(fine_mm[2][None, :] - centre[:, 1:]).astype(np.float32)[:, None, :],
+        ant=(centre[:, :1] - fine_mm[1][None, :]).astype(np.float32)[:, :, None],
+    )
