@@ -182,7 +182,7 @@ def frame_positions(path: Path) -> NDArray[np.float64]:
         groups: Any = _dataset(path, ["PerFrameFunctionalGroupsSequence"], stop=True).get(
             "PerFrameFunctionalGroupsSequence", []
         )
-        found = [
+        found: list[Any] = [
             next((s.value[0].get("ImagePositionPatient") for s in g if s.keyword == "PlanePositionSequence"), None)
             for g in groups
         ]
