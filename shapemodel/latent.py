@@ -123,8 +123,20 @@ def infer(
     return both[:, :k], cov[:, :k, :k], both[:, k:], grams
 
 
+@dataclass(frozen=True)
+class RowPrior:
+    """What is expected of vertices before their own data: mean (m, 3), modes (m, 3, k), and how freely they depart.
+
+    ``freedom`` (m,) in (0, 1] scales the prior variance of a vertex: small near well-seen neighbours.
+    """
+
+    mean: Array
+    modes: Array
+    freedom: Array
+
+
 def rows(
-    latent: Latent, data: NDArray[np.floating], visible: NDArray[np.bool_], weights: Array, prior_mean: Array
+    latent: Latent, data: NDArray[np.floating], visible: NDArray[np.bool_], weights: Array, prior: RowPrior
 ) -> tuple[Array, Array, Array]:
     """M-step for vertices: mean (m, 3), modes (m, 3, k), row covariances (m, k, k), given scores.
 
@@ -137,15 +149,17 @@ def rows(
     moments = np.einsum("sk,sl->skl", extended, extended)
     moments[:, :k, :k] += latent.score_cov
     seen = visible.astype(np.float64)
-    noise = latent.noise / weights
-    precision = (seen.T @ moments.reshape(s, -1)).reshape(m, k + 1, k + 1) / noise[:, None, None]
+    weight = (weights / latent.noise)[:, None, None]
+    precision = (seen.T @ moments.reshape(s, -1)).reshape(m, k + 1, k + 1) * weight
+    centred = np.where(visible[..., None], data - prior.mean, 0.0)
+    rhs = (extended.T @ centred.reshape(s, -1)).reshape(k + 1, m, 3).transpose(1, 0, 2) * weight
+    rhs -= precision[:, :, :k] @ prior.modes.transpose(0, 2, 1)
     diagonal = np.concatenate([1.0 / latent.mode_var, [MEAN_PRIOR_MM**-2]])
-    precision += np.diag(diagonal)
-    centred = np.where(visible[..., None], data - prior_mean, 0.0)
-    rhs = (extended.T @ centred.reshape(s, -1)).reshape(k + 1, m, 3).transpose(1, 0, 2) / noise[:, None, None]
-    cov = np.linalg.inv(precision)
+    step = np.arange(k + 1)
+    precision[:, step, step] += diagonal / prior.freedom[:, None]
+    cov = np.asarray(np.linalg.inv(precision), np.float64)
     solution = cov @ rhs
-    return prior_mean + solution[:, k], solution[:, :k].transpose(0, 2, 1), cov[:, :k, :k]
+    return prior.mean + solution[:, k], prior.modes + solution[:, :k].transpose(0, 2, 1), cov[:, :k, :k]
 
 
 def noise_variance(latent: Latent, data: Array, visible: NDArray[np.bool_], weights: Array) -> float:
