@@ -132,8 +132,7 @@ def _segmentation(on_ct: bool) -> str:
                 "Segmentation",
                 id="vtkMRMLSegmentationNode1",
                 name="labels",
-                references="display:vtkMRMLSegmentationDisplayNode1;storage:vtkMRMLSegmentationStorageNode1;"
-                + reference,
+                references=references,
             ),
         ]
     )
