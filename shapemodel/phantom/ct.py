@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from shapemodel import anatomy
 from shapemodel.mesh import Mesh, Points
 from shapemodel.phantom import scanner
+from shapemodel.phantom.cartilage import cartilage
+from shapemodel.phantom.distractors import distractors
 from shapemodel.phantom.knobs import CTKnobs
 from shapemodel.phantom.raster import Grid
 from shapemodel.phantom.scene import Scene, bone_bounds, moved, pose, with_spine
+from shapemodel.phantom.shape import surface
+from shapemodel.phantom.subject import Subject
+from shapemodel.phantom.tissue import tissue
 from shapemodel.phantom.voxels import paint
 
 if TYPE_CHECKING:
@@ -42,6 +47,37 @@ class PhantomCT:
     surface: Mesh
     fov: NDArray[np.float64]
     pose: Points
+
+
+def render_ct(subject: Subject, knobs: CTKnobs | None = None, seed: int = 0) -> PhantomCT:
+    """Scan a subject of the phantom population.
+
+    Parameters
+    ----------
+    subject : who lies in the scanner
+    knobs : scanner and difficulty; the defaults are an easy scan
+    seed : of textures, calcification and noise; the same arguments give the same image
+    """
+    knobs = knobs or CTKnobs()
+    return render_scene(scene_of(subject, knobs), knobs, seed=seed)
+
+
+def scene_of(subject: Subject, knobs: CTKnobs) -> Scene:
+    """All surfaces of a subject with its arms as the knobs want them."""
+    changes: dict[str, float | int] = {}
+    if knobs.n_pairs is not None:
+        changes["n_pairs"] = knobs.n_pairs
+    if knobs.kyphosis_deg is not None:
+        changes["kyphosis_deg"] = knobs.kyphosis_deg
+    subject = replace(subject, **changes) if changes else subject  # type: ignore[arg-type]
+    return Scene(
+        surface(subject),
+        others=distractors(subject, arms=knobs.arms),
+        cartilage=cartilage(subject),
+        organs=tissue(subject, arms=knobs.arms),
+        age_years=subject.age_years,
+        sex=subject.sex,
+    )
 
 
 def scan_grid(scene: Scene, knobs: CTKnobs) -> Grid:

@@ -44,7 +44,6 @@ CEILING = 3071.0
 """Largest value of a 12-bit scanner."""
 
 ORGANS: dict[str, float] = {
-    "skin": MUSCLE,
     "lung": LUNG,
     "heart": BLOOD,
     "aorta": BLOOD,

@@ -49,7 +49,7 @@ class Grid:
 
     def axis(self, i: int) -> NDArray[np.float64]:
         """World coordinate in mm of the voxel centres along axis 0 (x), 1 (y) or 2 (z)."""
-        return self.origin[i] + self.spacing[i] * np.arange(self.size[i])
+        return np.asarray(self.origin[i] + self.spacing[i] * np.arange(self.size[i]), np.float64)
 
     def edges(self, points: Points) -> Points:
         """(n, 3) voxel coordinates in which voxel i spans [i, i + 1]."""

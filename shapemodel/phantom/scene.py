@@ -38,7 +38,6 @@ class Scene:
 
 
 PAINT_ORDER = (
-    "skin",
     "breast",
     "mediastin",
     "lung",
@@ -190,14 +189,14 @@ def with_spine(scene: Scene) -> Scene:
     if len(path.canal) < 2:
         return scene
     organs = dict(scene.organs)
-    ends = _extended
     if not any(k.startswith("disc") for k in organs):
-        width = ends(path.half_width[:, None])[:, 0] * 0.92
+        width = _extended(path.half_width[:, None])[:, 0] * 0.92
         flat = float(np.median(path.half_depth / path.half_width))
-        organs["disc"] = tube(ends(path.body), width, flat=flat)
+        organs["disc"] = tube(_extended(path.body), width, flat=flat)
+    canal = _extended(path.canal)
     if not any(k.startswith("canal") for k in organs):
-        canal = ends(path.canal)
         organs["canal"] = tube(canal, np.full(len(canal), 8.0))
+    if not any(k.startswith("cord") for k in organs):
         organs["cord"] = tube(canal, np.full(len(canal), 4.2), flat=0.8)
     return replace(scene, organs=organs)
 

@@ -19,6 +19,9 @@ from shapemodel.phantom.texture import enlarge, from_tile, smooth_field, tile
 COARSE_MM = 3.0
 """Voxel size for maps of depth under skin and lung surface; they vary over centimetres."""
 
+FLESH_OVER_BONE_MM = 9.0
+"""Least depth of bone under the skin (on the coarse grid, so a few mm are lost)."""
+
 FAT_LAYER_MM = {"F": 14.0, "M": 9.0}
 """Subcutaneous fat of an average chest."""
 
@@ -54,7 +57,8 @@ def paint(scene: Scene, grid: Grid, knobs: CTKnobs, seed: int) -> tuple[NDArray[
         fine=tile(rng, (0.7 / mm[0], 0.7 / mm[1], 0.7 / mm[2])),
         grain=tile(rng, (2.2 / mm[0], 2.2 / mm[1], 2.2 / mm[2])),
     )
-    for name in sorted(scene.organs, key=lambda k: (paint_rank(k), k)):
+    _paint_flesh(canvas, scene)
+    for name in sorted((k for k in scene.organs if not k.startswith("skin")), key=lambda k: (paint_rank(k), k)):
         _paint_organ(canvas, name, scene, knobs)
     for name in sorted(scene.cartilage):
         _paint_cartilage(canvas, name, scene, knobs)
@@ -78,46 +82,60 @@ def _paint_organ(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs) -> Non
     if box is None:
         return
     share = coverage(v, f, canvas.grid, box)
-    if name.startswith("skin"):
-        _blend(canvas, box, share, _soft_tissue(canvas, box, (v, f), scene))
-    elif name.startswith("lung"):
+    if name.startswith("lung"):
         _blend(canvas, box, share, _lung(canvas, box, share, knobs))
     else:
         level = hu_of.organ_hu(name, knobs.contrast_hu)
         _blend(canvas, box, share, level + np.float32(3.0) * from_tile(canvas.grain, box))
 
 
-def _coarse(grid: Grid, box: Box) -> Grid:
-    """Grid of about COARSE_MM that fills the same box."""
-    n = [max(2, int(np.ceil((s.stop - s.start) * p / COARSE_MM))) for s, p in zip(box[::-1], grid.spacing, strict=True)]
-    span = [(s.stop - s.start) * p for s, p in zip(box[::-1], grid.spacing, strict=True)]
+def _coarse(grid: Grid) -> Grid:
+    """Grid of about COARSE_MM that fills the same volume."""
+    span = [n * p for n, p in zip(grid.size, grid.spacing, strict=True)]
+    n = [max(2, int(np.ceil(a / COARSE_MM))) for a in span]
     step = [a / b for a, b in zip(span, n, strict=True)]
-    low = [o + (s.start - 0.5) * p for o, s, p in zip(grid.origin, box[::-1], grid.spacing, strict=True)]
-    origin = [a + b / 2 for a, b in zip(low, step, strict=True)]
+    origin = [o - p / 2 + q / 2 for o, p, q in zip(grid.origin, grid.spacing, step, strict=True)]
     return Grid((origin[0], origin[1], origin[2]), (step[0], step[1], step[2]), (n[0], n[1], n[2]))
 
 
-def _depth(canvas: Canvas, box: Box, surface: Surface) -> NDArray[np.float32]:
-    """Depth in mm under a surface on the coarse grid, 0 outside; the cut ends of the scan are not surfaces."""
-    coarse = _coarse(canvas.grid, box)
-    inside = coverage(*surface, coarse, (slice(0, coarse.size[2]), slice(0, coarse.size[1]), slice(0, coarse.size[0])))
-    solid = np.pad(inside > 0.5, ((3, 3), (0, 0), (0, 0)), mode="edge")
-    depth = ndimage.distance_transform_edt(solid, sampling=coarse.spacing[::-1])
-    return np.asarray(depth[3:-3], np.float32)
+def _depth(scene: Scene, grid: Grid) -> NDArray[np.float32]:
+    """Signed depth in mm under the skin on the coarse grid; bones never stick out of the flesh.
+
+    The ends of the scan are not skin: the body goes on there.
+    """
+    coarse = _coarse(grid)
+    body, bone = np.zeros(coarse.shape, bool), np.zeros(coarse.shape, bool)
+    surfaces = [(body, scene.organs[k]) for k in scene.organs if k.startswith("skin")]
+    surfaces += [(bone, s) for s in scene.others.values()]
+    surfaces += [(bone, scene.bones.select(k)[:2]) for k in scene.bones.labels]
+    for target, (v, f) in surfaces:
+        box = box_of(v, coarse)
+        if box is not None:
+            target[box] |= coverage(v, f, coarse, box) > 0.4
+    sampling = coarse.spacing[::-1]
+    if bone.any():
+        body |= ndimage.distance_transform_edt(~bone, sampling=sampling) < FLESH_OVER_BONE_MM
+    wide = np.pad(body, ((4, 4), (4, 4), (4, 4)), mode="edge")
+    depth = ndimage.distance_transform_edt(wide, sampling=sampling)
+    depth -= ndimage.distance_transform_edt(~wide, sampling=sampling)
+    return np.asarray(ndimage.gaussian_filter(depth, 1.2)[4:-4, 4:-4, 4:-4], np.float32)
 
 
-def _soft_tissue(canvas: Canvas, box: Box, surface: Surface, scene: Scene) -> NDArray[np.float32]:
+def _paint_flesh(canvas: Canvas, scene: Scene) -> None:
     """Skin, subcutaneous fat, muscle with sheets of fat between."""
-    depth = _depth(canvas, box, surface)
+    depth = _depth(scene, canvas.grid)
     layer = FAT_LAYER_MM.get(scene.sex or "", 11.0)
     thickness = layer * (1 + 0.3 * _smooth(canvas, depth.shape, 10.0))
     sheets = np.minimum(np.abs(_smooth(canvas, depth.shape, 3.0)), np.abs(_smooth(canvas, depth.shape, 5.0)))
     fat = 1.0 / (1.0 + np.exp(np.clip((depth - thickness) / 1.2, -30, 30)))
     fat = np.maximum(fat, np.clip(1.25 - 9.0 * sheets, 0.0, 0.9))
     soft = hu_of.MUSCLE + (hu_of.FAT - hu_of.MUSCLE) * fat
-    soft = np.where(depth < 2.0, hu_of.SKIN, soft)
-    shape = (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
-    return enlarge(np.asarray(soft, np.float32), shape) + np.float32(4.0) * from_tile(canvas.grain, box)
+    soft = np.where(depth < 2.0, hu_of.SKIN, soft).astype(np.float32)
+    everywhere = (slice(0, canvas.grid.size[2]), slice(0, canvas.grid.size[1]), slice(0, canvas.grid.size[0]))
+    share = np.clip(0.5 + enlarge(depth, canvas.grid.shape) / np.float32(canvas.grid.spacing[0]), 0.0, 1.0)
+    level = enlarge(soft, canvas.grid.shape)
+    level += np.float32(4.0) * from_tile(canvas.grain, everywhere)
+    _blend(canvas, everywhere, share, level)
 
 
 def _smooth(canvas: Canvas, shape: tuple[int, ...], sigma: float) -> NDArray[np.float32]:
