@@ -183,7 +183,6 @@ def guarded(args: argparse.Namespace) -> int:
         if is_full_disk(error):
             words = "the disk is full; make room, and the same command goes on where it stopped"
             return _fail(args, words, EXIT_RESOURCES)
-        logging.getLogger(__name__).exception("%s failed", args.verb)
         words = f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
         return _fail(args, words, EXIT_BUG)
     return 0

@@ -207,6 +207,9 @@ def logged(space: Workspace) -> Iterator[None]:
         logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
     try:
         yield
+    except Exception as error:
+        log.info("the run stopped: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, InputError))
+        raise
     finally:
         for logger in loggers:
             logger.removeHandler(handler)

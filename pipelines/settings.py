@@ -66,14 +66,10 @@ class DemoSettings:
     ----------
     studies : subjects, half female and half male
     seed : of the cohort
-    spacing_mm : pixel size and slice thickness of the scans
-    cut_every : every n-th scan ends early at the bottom, as many clinical scans do; 0: none
     """
 
     studies: int = 12
     seed: int = 1
-    spacing_mm: tuple[float, float] = (0.8, 2.0)
-    cut_every: int = 3
 
 
 @dataclass(frozen=True)

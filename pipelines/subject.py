@@ -152,7 +152,7 @@ def labels(job: Job) -> tuple[Record, Timing | None]:
     study = job.study
     inputs = {"content": job.content, "series": study.series, "scheme": study.labels_scheme, "over": job.overrides}
     inputs["what"] = "labels" if study.labels else "ct"
-    key = stage_key("labels", inputs, asdict(job.settings.section("labels")))
+    key = stage_key("labels", inputs, {} if study.labels else asdict(job.settings.section("labels")))
     body = _given_labels if study.labels else _own_labels
     return run_stage(job.workspace, job.subject, "labels", key=key, body=lambda work: body(job, work))
 

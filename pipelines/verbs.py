@@ -6,6 +6,7 @@ Heavy libraries are imported where they are used, so that asking for help stays 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from shapemodel.labels import Labelled
     from shapemodel.mesh import Mesh
     from shapemodel.model import ShapeModel
+    from shapemodel.overrides import Overrides
     from shapemodel.query import QueryReport
     from shapemodel.registration import Prepared
     from shapemodel.study import Study
@@ -50,7 +52,11 @@ def scan(
 
 
 def segment(
-    ct: str | Path | sitk.Image, *, series: str | None = None, overrides: Any = None, settings: Settings | None = None
+    ct: str | Path | sitk.Image,
+    *,
+    series: str | None = None,
+    overrides: Overrides | None = None,
+    settings: Settings | None = None,
 ) -> Labelled:
     """A chest CT (a path, or an image in HU, axial LPS) -> labelled bones with their status and flags."""
     from shapemodel.labels import label_bones
@@ -58,7 +64,21 @@ def segment(
 
     image = read_ct(ct, series) if isinstance(ct, str | Path) else ct
     chosen = (settings or Settings()).section("labels")
-    return label_bones(image, settings=chosen, overrides=overrides)
+    if overrides is None or overrides.empty:
+        return label_bones(image, settings=chosen)
+    from shapemodel.edit import apply_steps
+
+    found = label_bones(image, settings=chosen, overrides=label_overrides(overrides))
+    return replace(found, image=apply_steps(found.image, overrides.steps, ct=image)) if overrides.steps else found
+
+
+def label_overrides(own: Overrides) -> Any:
+    """The part of a study's corrections that the labelling itself heeds."""
+    from shapemodel import labels
+
+    return labels.Overrides(
+        threshold_shift=own.threshold_shift, crop=own.crop, seeds=tuple((*s.at, s.label) for s in own.seeds)
+    )
 
 
 def surfaces(labels: str | Path | sitk.Image, *, scheme: str = "shapemodel", settings: Settings | None = None) -> Mesh:
