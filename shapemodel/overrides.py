@@ -19,9 +19,10 @@
     label = "rib_left_07"
     to = "rib_left_08"
 
-``threshold_shift``, ``crop`` and ``seeds`` belong to the labelling (:func:`shapemodel.labels.label_bones`),
-``steps`` are :class:`Step` records that :func:`shapemodel.edit.apply_steps` carries out on its result. Labels
-are bone names of :mod:`shapemodel.anatomy`, or ``background``; in records they are numbers.
+:class:`Corrections` extends what the labelling itself understands
+(:class:`shapemodel.labels.records.Overrides`: threshold shift, crop, seeds) by the steps that
+:func:`shapemodel.edit.correct` carries out on the labelled result. Labels are bone names of
+:mod:`shapemodel.anatomy`, or ``background``; in records they are numbers.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shapemodel.anatomy import LABEL, bone
 from shapemodel.files import replacing
+from shapemodel.labels.records import Overrides
 from shapemodel.reasons import InputError
 
 FORMAT = 1
@@ -44,14 +46,6 @@ MAX_SHIFT_HU = 300.0
 
 Point = tuple[float, float, float]
 Box = tuple[float, float, float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Seed:
-    """A place that belongs to a bone: ``label`` number (0: background), ``at`` x, y, z mm LPS."""
-
-    label: int
-    at: Point
 
 
 @dataclass(frozen=True)
@@ -97,33 +91,31 @@ NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Overrides:
+class Corrections(Overrides):
     """The corrections of one study; the defaults change nothing.
 
     Attributes
     ----------
     threshold_shift : HU added to the automatic thresholds
     crop : box in mm LPS outside which nothing is labelled, or None
-    seeds : places with the bone they belong to
+    seeds : (x, y, z, label): places, mm LPS, with the bone they belong to
     steps : changes of the label map, in their order
-    exclude : why the study is left out; empty: it is not
+    exclude : the study is left out
+    why : why it is
     version : number of changes so far
     """
 
-    threshold_shift: float = 0.0
-    crop: Box | None = None
-    seeds: tuple[Seed, ...] = ()
     steps: tuple[Step, ...] = ()
-    exclude: str = ""
+    why: str = ""
     version: int = 0
 
     @property
     def empty(self) -> bool:
         """True when it changes nothing."""
-        return replace(self, version=0) == Overrides()
+        return replace(self, version=0) == Corrections()
 
 
-def read_overrides(path: str | Path) -> dict[str, Overrides]:
+def read_overrides(path: str | Path) -> dict[str, Corrections]:
     """All corrections by subject; none when the file does not exist. InputError names file, study, key, expected."""
     path = Path(path)
     if not path.exists():
@@ -141,7 +133,7 @@ def read_overrides(path: str | Path) -> dict[str, Overrides]:
     return {subject: _study(f"{path}: {subject}", table) for subject, table in studies.items()}
 
 
-def write_overrides(overrides: Mapping[str, Overrides], path: str | Path) -> Path:
+def write_overrides(overrides: Mapping[str, Corrections], path: str | Path) -> Path:
     """Write all corrections, subjects in order; what :func:`read_overrides` reads is the same again."""
     lines = [f"format = {FORMAT}"]
     for subject in sorted(overrides):
@@ -151,10 +143,10 @@ def write_overrides(overrides: Mapping[str, Overrides], path: str | Path) -> Pat
     return Path(path)
 
 
-def change_study(path: str | Path, subject: str, new: Overrides) -> Overrides:
+def change_study(path: str | Path, subject: str, new: Corrections) -> Corrections:
     """Set the corrections of one study in the file; its version goes up by one if they differ from the old ones."""
     everything = read_overrides(path)
-    old = everything.get(subject, Overrides())
+    old = everything.get(subject, Corrections())
     if replace(new, version=old.version) == old:
         return old
     everything[subject] = _study(f"{path}: {subject}", _plain(replace(new, version=old.version + 1)))
@@ -176,10 +168,9 @@ def label_name(label: int) -> str:
     return bone(label).name if label else BACKGROUND
 
 
-def _study(where: str, table: Mapping[str, Any]) -> Overrides:
-    _known(where, table, {f.name for f in fields(Overrides)})
-    exclude = table.get("exclude", "")
-    version = table.get("version", 0)
+def _study(where: str, table: Mapping[str, Any]) -> Corrections:
+    _known(where, table, {"threshold_shift", "crop", "seeds", "steps", "exclude", "version"})
+    exclude, version = table.get("exclude", ""), table.get("version", 0)
     if not isinstance(exclude, str):
         raise InputError(f"{where}: exclude: expected a sentence why, found {exclude!r}")
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
@@ -191,10 +182,17 @@ def _study(where: str, table: Mapping[str, Any]) -> Overrides:
     for i, seed in enumerate(_list(f"{where}: seeds", table.get("seeds", []))):
         here = f"{where}: seeds[{i}]"
         _known(here, seed, {"label", "at"}, required=("label", "at"))
-        seeds.append(Seed(label_number(seed["label"], here), _point(f"{here}: at", seed["at"])))
+        seeds.append((*_point(f"{here}: at", seed["at"]), label_number(seed["label"], here)))
     steps = tuple(_step(f"{where}: steps[{i}]", s) for i, s in enumerate(_list(where, table.get("steps", []))))
-    crop = _box(f"{where}: crop", table["crop"]) if "crop" in table else None
-    return Overrides(shift, crop, tuple(seeds), steps, exclude, version)
+    return Corrections(
+        threshold_shift=shift,
+        crop=_box(f"{where}: crop", table["crop"]) if "crop" in table else None,
+        seeds=tuple(seeds),
+        exclude=bool(exclude),
+        steps=steps,
+        why=exclude,
+        version=version,
+    )
 
 
 def _step(where: str, table: Mapping[str, Any]) -> Step:
@@ -257,17 +255,17 @@ def _box(where: str, value: Any) -> Box:
     return (x0, x1, y0, y1, z0, z1)
 
 
-def _plain(overrides: Overrides) -> dict[str, Any]:
+def _plain(overrides: Corrections) -> dict[str, Any]:
     """As it stands in the file; what is at its default is left out."""
     table: dict[str, Any] = {"version": overrides.version}
     if overrides.threshold_shift:
         table["threshold_shift"] = overrides.threshold_shift
     if overrides.crop is not None:
         table["crop"] = list(overrides.crop)
-    if overrides.exclude:
-        table["exclude"] = overrides.exclude
+    if overrides.exclude or overrides.why:
+        table["exclude"] = overrides.why or "left out by hand"
     if overrides.seeds:
-        table["seeds"] = [{"label": label_name(s.label), "at": list(s.at)} for s in overrides.seeds]
+        table["seeds"] = [{"label": label_name(s[3]), "at": list(s[:3])} for s in overrides.seeds]
     if overrides.steps:
         table["steps"] = [_plain_step(s) for s in overrides.steps]
     return table
@@ -284,7 +282,7 @@ def _plain_step(step: Step) -> dict[str, Any]:
     return table
 
 
-def _table_lines(subject: str, overrides: Overrides) -> list[str]:
+def _table_lines(subject: str, overrides: Corrections) -> list[str]:
     name = f"studies.{_toml(subject)}"
     table = _plain(overrides)
     lines = ["", f"[{name}]"]
