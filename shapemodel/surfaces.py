@@ -195,10 +195,10 @@ def _contour(mask: NDArray[np.bool_], spacing: Points, closing: float, s: Surfac
     field, step, start = _field(mask, spacing, pad, closing, s)
     target = float(mask.sum() * spacing.prod())
     v, f, _, _ = marching_cubes(field, _level(field, target / step**3), gradient_direction="ascent")
-    v, f = _keep_pieces(v[:, ::-1] * step + start, f[:, ::-1].astype(np.int64), s.piece_share)
+    v, f = keep_pieces(v[:, ::-1] * step + start, f[:, ::-1].astype(np.int64), s.piece_share)
     if volume(v, f) < 0:
         f = np.ascontiguousarray(f[:, ::-1])
-    return _to_volume(v, f, target), f
+    return to_volume(v, f, target), f
 
 
 def _field(
@@ -232,7 +232,7 @@ def _level(field: NDArray[np.float32], n_voxels: float) -> float:
     return min(level, float(flat.max()) - 1e-3)
 
 
-def _keep_pieces(vertices: Points, faces: Faces, share: float) -> tuple[Points, Faces]:
+def keep_pieces(vertices: Points, faces: Faces, share: float) -> tuple[Points, Faces]:
     """Drop the surfaces of islands and of cavities (whose volume is negative)."""
     of_face = face_components(len(vertices), faces)
     if of_face.max() == 0:
@@ -244,7 +244,7 @@ def _keep_pieces(vertices: Points, faces: Faces, share: float) -> tuple[Points, 
     return vertices[used], new.reshape(-1, 3)
 
 
-def _to_volume(vertices: Points, faces: Faces, target: float) -> Points:
+def to_volume(vertices: Points, faces: Faces, target: float) -> Points:
     """Move a closed surface along its normals until it encloses ``target`` mm3."""
     for _ in range(VOLUME_ROUNDS):
         area = float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum()) / 2

@@ -1,0 +1,140 @@
+"""Remeshing: a closed surface becomes uniform triangles of a set edge length, fit for finite elements.
+
+Botsch and Kobbelt 2004 (isotropic remeshing by split, collapse, flip and tangential smoothing; gpytoolbox's
+``remesh_botsch``), then tangential repair of what stayed bad, then an offset that restores the volume. Thin
+ends get shorter edges: space is magnified around them while the remesher works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.anatomy import bone
+from shapemodel.carve import CarveSettings, carve
+from shapemodel.contact import separate
+from shapemodel.mesh import Faces, Mesh, Points, join, volume
+from shapemodel.meshquality import TEMPLATE_GATE, open_edges
+from shapemodel.reasons import StudyError
+from shapemodel.repair import improve, repair
+from shapemodel.surfaces import keep_pieces, to_volume
+
+Progress = Callable[[str, float], None]
+Part = tuple[Points, Faces]
+
+MEAN_TRIANGLE = np.sqrt(3) / 2
+"""Area per vertex of a uniform mesh, in squares of its edge length."""
+
+
+@dataclass(frozen=True)
+class RemeshSettings:
+    """How surfaces become FE meshes.
+
+    Attributes
+    ----------
+    edge_mm : edge length
+    tip_edge_mm : edge length at thin ends, where ``edge_mm`` would cut off more than ``tip_loss_mm``
+    tip_loss_mm : distance from the surface to the mesh that makes a place a thin end
+    tip_reach_mm : size of the region with shorter edges
+    most_tips : thin ends treated, at most, on a bone
+    iterations : rounds of the remesher
+    carve : gap between neighbouring bones
+    """
+
+    edge_mm: float = 3.0
+    tip_edge_mm: float = 2.0
+    tip_loss_mm: float = 0.8
+    tip_reach_mm: float = 6.0
+    most_tips: int = 8
+    iterations: int = 10
+    carve: CarveSettings = field(default_factory=CarveSettings)
+
+
+def remesh(vertices: Points, faces: Faces, *, settings: RemeshSettings = RemeshSettings()) -> Part:  # noqa: B008
+    """Uniform triangles on one closed surface, of the same volume.
+
+    Raises
+    ------
+    StudyError ``bad_surface`` when the surface is not closed and manifold.
+    """
+    if open_edges(faces):
+        raise StudyError(
+            "bad_surface", f"expected a closed manifold surface, found {open_edges(faces)} edges that are not"
+        )
+    u, g = _botsch(vertices, faces, settings)
+    tips = _thin_ends(vertices, u, g, settings)
+    if len(tips):
+        warped = _magnified(vertices, tips, settings)
+        u, g = _botsch(warped, faces, settings)
+        u = _carry_back(u, warped, vertices, faces)
+    u, g = keep_pieces(u, g, 0.5)
+    u = improve(u, g, TEMPLATE_GATE.min_angle_target, surface=(vertices, faces))
+    return to_volume(u, g, volume(vertices, faces)), g
+
+
+def remesh_bones(
+    parts: Mapping[int, Part],
+    *,
+    settings: RemeshSettings = RemeshSettings(),  # noqa: B008
+    progress: Progress | None = None,
+) -> Mesh:
+    """The FE mesh of many bones: neighbours carved apart, each remeshed, what still touches pushed apart."""
+    carved = carve(parts, settings=settings.carve)
+    out: dict[int, Part] = {}
+    for i, (label, (v, f)) in enumerate(sorted(carved.items())):
+        if progress:
+            progress(f"remesh {bone(label).name}", i / len(carved))
+        out[label] = remesh(v, f, settings=settings)
+    mesh = separate(join(out)).mesh
+    return repair(mesh, TEMPLATE_GATE).mesh
+
+
+def edge_for_vertices(parts: Mapping[int, Part], target_vertices: int) -> float:
+    """Edge length (mm) at which these surfaces have about so many vertices."""
+    from shapemodel.mesh import face_normals
+
+    area = sum(float(np.linalg.norm(face_normals(v, f), axis=1).sum()) / 2 for v, f in parts.values())
+    return float(np.sqrt(area / target_vertices / MEAN_TRIANGLE))
+
+
+def _botsch(vertices: Points, faces: Faces, s: RemeshSettings) -> Part:
+    import gpytoolbox
+
+    u, g = gpytoolbox.remesh_botsch(vertices.copy(), faces.astype(np.int32), s.iterations, s.edge_mm, True)
+    return np.asarray(u, np.float64), np.asarray(g, np.int64)
+
+
+def _thin_ends(vertices: Points, u: Points, g: Faces, s: RemeshSettings) -> Points:
+    """(n, 3) places where the uniform mesh cuts off too much of the surface, worst first."""
+    import gpytoolbox
+
+    if s.tip_edge_mm >= s.edge_mm:
+        return np.zeros((0, 3))
+    square = gpytoolbox.squared_distance(vertices, u, F=g.astype(np.int32), use_cpp=True)[0]
+    loss = np.sqrt(square)
+    tips: list[Points] = []
+    while len(tips) < s.most_tips and loss.max() > s.tip_loss_mm:
+        tips.append(vertices[loss.argmax()])
+        loss[np.linalg.norm(vertices - tips[-1], axis=1) < 2 * s.tip_reach_mm] = 0.0
+    return np.array(tips).reshape(-1, 3)
+
+
+def _magnified(vertices: Points, tips: Points, s: RemeshSettings) -> Points:
+    """Space blown up around the thin ends by the ratio of the edge lengths, fading as a Gaussian."""
+    out = vertices.copy()
+    for tip in tips:
+        away = vertices - tip
+        fade = np.exp(-np.einsum("ij,ij->i", away, away) / (2 * s.tip_reach_mm**2))
+        out += (s.edge_mm / s.tip_edge_mm - 1) * away * fade[:, None]
+    return out
+
+
+def _carry_back(points: Points, warped: Points, vertices: Points, faces: Faces) -> NDArray[np.float64]:
+    """Points on the warped surface, to the same places of the true one."""
+    import gpytoolbox
+
+    _, face, weight = gpytoolbox.squared_distance(points, warped, F=faces.astype(np.int32), use_cpp=True)
+    return np.asarray(np.einsum("ij,ijk->ik", weight, vertices[faces[face]]))
