@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,9 @@ from shapemodel.phantom.voxels import paint
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+CACHED_SCENES = 2
+"""Subjects whose surfaces are remembered (15 MB each), so that scans of one subject with other knobs are quick."""
 
 VISIBLE_MARGIN_MM = 0.0
 """A vertex counts as seen when it lies inside the scanned volume."""
@@ -70,14 +74,26 @@ def scene_of(subject: Subject, knobs: CTKnobs) -> Scene:
     if knobs.kyphosis_deg is not None:
         changes["kyphosis_deg"] = knobs.kyphosis_deg
     subject = replace(subject, **changes) if changes else subject  # type: ignore[arg-type]
+    return _scene(subject, knobs.arms)
+
+
+@lru_cache(maxsize=CACHED_SCENES)
+def _scene(subject: Subject, arms: str) -> Scene:
     return Scene(
         surface(subject),
-        others=distractors(subject, arms=knobs.arms),
+        others=distractors(subject, arms=arms),
         cartilage=cartilage(subject),
-        organs=tissue(subject, arms=knobs.arms),
+        organs=tissue(subject, arms=arms),
         age_years=subject.age_years,
         sex=subject.sex,
+        fat_mm=fat_layer(subject),
     )
+
+
+def fat_layer(subject: Subject) -> float:
+    """Fat under the skin of the chest, mm: grows with the body mass index; women have more at the same one."""
+    bmi = subject.weight_kg / (subject.height_cm / 100.0) ** 2
+    return (5.0 + 0.8 * max(bmi - 18.0, 0.0)) * (1.35 if subject.sex == "F" else 1.0)
 
 
 def scan_grid(scene: Scene, knobs: CTKnobs) -> Grid:

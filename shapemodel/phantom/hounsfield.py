@@ -37,7 +37,7 @@ RIM = 130.0
 RIM_MM = 0.55
 """The outline that readers draw and thresholds find is where HU leaves that of soft tissue; the dense cortex begins
 this far inside it (in four real CTs HU peaks 1-1.5 mm inside the outline, and passes 300 at 0.5 mm)."""
-SUBCORTICAL = 0.9
+SUBCORTICAL = 0.8
 """Spongiosa just under the cortex is denser than deep in the bone, by this share; it fades over about 3 mm."""
 STEEL = 6000.0
 CEILING = 3071.0
@@ -79,7 +79,7 @@ ENHANCING: dict[str, float] = {
 }
 """Share of the contrast enhancement that an organ takes up."""
 
-SPONGIOSA_SHARE: dict[str, float] = {"vertebra": 1.1, "rib": 1.0, "sternum": 0.4, "other": 1.0}
+SPONGIOSA_SHARE: dict[str, float] = {"vertebra": 1.0, "rib": 0.8, "sternum": 0.4, "other": 0.9}
 """Spongiosa HU of a kind of bone relative to a vertebral body."""
 
 CORTEX_MM: dict[str, float] = {"vertebra": 0.5, "rib": 1.1, "sternum": 0.5, "other": 1.3}

@@ -26,7 +26,7 @@ def add_couch(hu: Image, grid: Grid, back_mm: float, centre_mm: float) -> None:
     x = (grid.axis(0) - centre_mm)[None, :]
     y = grid.axis(1)[:, None]
     curve = back_mm + COUCH_GAP_MM - 0.00065 * x**2
-    for low, high, level in ((0.0, 1.6, 20.0), (1.6, 32.0, -960.0), (32.0, 33.6, 60.0)):
+    for low, high, level in ((0.0, 2.4, 60.0), (2.4, 32.0, -960.0), (32.0, 34.4, 90.0)):
         inside = np.clip((y - curve - low) / grid.spacing[1] + 0.5, 0, 1) * np.clip(
             (curve + high - y) / grid.spacing[1] + 0.5, 0, 1
         )

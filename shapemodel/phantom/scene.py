@@ -27,6 +27,7 @@ class Scene:
     cartilage : costal cartilages by name
     organs : skin, lungs, heart, vessels ... by name; painted in the order of :data:`PAINT_ORDER`
     age_years, sex : set spongiosa, cortex and calcification
+    fat_mm : thickness of fat under the skin of the chest
     """
 
     bones: Mesh
@@ -35,6 +36,7 @@ class Scene:
     organs: Mapping[str, Surface] = field(default_factory=dict)
     age_years: float = 50.0
     sex: str | None = None
+    fat_mm: float = 11.0
 
 
 PAINT_ORDER = (

@@ -19,11 +19,10 @@ from shapemodel.phantom.texture import enlarge, from_tile, smooth_field, tile
 COARSE_MM = 3.0
 """Voxel size for maps of depth under skin and lung surface; they vary over centimetres."""
 
+SKIN_MM = 2.0
+
 FLESH_OVER_BONE_MM = 9.0
 """Least depth of bone under the skin (on the coarse grid, so a few mm are lost)."""
-
-FAT_LAYER_MM = {"F": 14.0, "M": 9.0}
-"""Subcutaneous fat of an average chest."""
 
 
 @dataclass
@@ -124,16 +123,15 @@ def _depth(scene: Scene, grid: Grid) -> NDArray[np.float32]:
 def _paint_flesh(canvas: Canvas, scene: Scene) -> None:
     """Skin, subcutaneous fat, muscle with sheets of fat between."""
     depth = _depth(scene, canvas.grid)
-    layer = FAT_LAYER_MM.get(scene.sex or "", 11.0)
-    thickness = layer * (1 + 0.3 * _smooth(canvas, depth.shape, 10.0))
+    thickness = scene.fat_mm * (1 + 0.3 * _smooth(canvas, depth.shape, 10.0))
     sheets = np.minimum(np.abs(_smooth(canvas, depth.shape, 3.0)), np.abs(_smooth(canvas, depth.shape, 5.0)))
     fat = 1.0 / (1.0 + np.exp(np.clip((depth - thickness) / 1.2, -30, 30)))
     fat = np.maximum(fat, np.clip(1.25 - 9.0 * sheets, 0.0, 0.9))
     soft = hu_of.MUSCLE + (hu_of.FAT - hu_of.MUSCLE) * fat
-    soft = np.where(depth < 2.0, hu_of.SKIN, soft).astype(np.float32)
+    soft = np.where(depth < SKIN_MM, hu_of.SKIN, soft)
     everywhere = (slice(0, canvas.grid.size[2]), slice(0, canvas.grid.size[1]), slice(0, canvas.grid.size[0]))
     share = np.clip(0.5 + enlarge(depth, canvas.grid.shape) / np.float32(canvas.grid.spacing[0]), 0.0, 1.0)
-    level = enlarge(soft, canvas.grid.shape)
+    level = enlarge(np.asarray(soft, np.float32), canvas.grid.shape)
     level += np.float32(4.0) * from_tile(canvas.grain, everywhere)
     _blend(canvas, everywhere, share, level)
 
@@ -157,11 +155,11 @@ def _lung(canvas: Canvas, box: Box, share: NDArray[np.float32], knobs: CTKnobs) 
     level = hu_of.organ_hu("vessel", knobs.contrast_hu)
     hu = hu + vessel * (level - hu)
     if knobs.effusion > 0:
-        _fill(hu, share, canvas, box, knobs.effusion)
+        _fill(hu, share, canvas, knobs.effusion)
     return np.asarray(hu, np.float32)
 
 
-def _fill(hu: NDArray[np.float32], share: NDArray[np.float32], canvas: Canvas, box: Box, amount: float) -> None:
+def _fill(hu: NDArray[np.float32], share: NDArray[np.float32], canvas: Canvas, amount: float) -> None:
     """Fluid at the back of the lung up to a level, deeper towards the base, and pressed lung above it."""
     ys = np.flatnonzero(share.any(axis=(0, 2)))
     zs = np.flatnonzero(share.any(axis=(1, 2)))
@@ -170,7 +168,8 @@ def _fill(hu: NDArray[np.float32], share: NDArray[np.float32], canvas: Canvas, b
     depth = (ys[-1] - np.arange(share.shape[1])) / max(ys[-1] - ys[0], 1)
     height = np.clip((np.arange(share.shape[0]) - zs[0]) / max(zs[-1] - zs[0], 1), 0, 1)
     surface = amount * (1.15 - 0.55 * height)
-    above = (depth[None, :] - surface[:, None])[:, :, None] + 0.012 * from_tile(canvas.grain, box)
+    wavy = smooth_field(canvas.rng, share.shape, (20, 20, 20))
+    above = (depth[None, :] - surface[:, None])[:, :, None] + np.float32(0.02) * wavy
     pressed = 1.0 / (1.0 + np.exp(np.clip((above - 0.05) / 0.012, -30, 30)))
     fluid = 1.0 / (1.0 + np.exp(np.clip(above / 0.006, -30, 30)))
     hu += pressed * (hu_of.ATELECTASIS - hu)
