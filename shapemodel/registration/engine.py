@@ -13,8 +13,8 @@ from shapemodel.correspondence import Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
 from shapemodel.registration.confidence import judge
-from shapemodel.registration.fit import Field, displacement, solve, solve_bones
-from shapemodel.registration.match import backward, both, forward, trees
+from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
+from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.prepare import Prepared, prepare
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.soft import Cloud, soft_assign, thin
@@ -68,26 +68,53 @@ def deformed(s: Scene, field: Field) -> Points:
     return p.mesh.vertices + displacement(field, p.thorax, p.bone, p.index)
 
 
-def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> tuple[Field, float]:
-    """Joint Gauss-Newton with symmetric normals, from coarse to fine; and the mean last movement, mm."""
+def pair_up(s: Scene, y: Points, n_nodes: int, n_back: int, share: float, scale: float) -> Pairs:
+    """Partners of the first ``n_nodes`` nodes a bone and of ``n_back`` target samples a bone, at the present fit."""
+    p = s.prepared
+    normals = vertex_normals(y, p.mesh.faces)
+    nodes = p.nodes[:, :n_nodes]
+    ahead = forward(s.target, s.forest, nodes, y, normals, scale)
+    ahead.weight[:] *= p.weight[:, :n_nodes] * s.seen(y[nodes])
+    back = backward(s.target, s.members, n_back, y, normals, scale)
+    return both(ahead, back, share)
+
+
+def blend(ends: tuple[float, float], t: float) -> float:
+    """Geometric interpolation."""
+    return float(ends[0] ** (1 - t) * ends[1] ** t)
+
+
+def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> Field:
+    """Joint Gauss-Newton with symmetric normals, coarse to fine: few nodes first, then all."""
     p = s.prepared
     y = deformed(s, field)
-    change = np.inf
-    for k in range(settings.steps):
-        t = k / max(settings.steps - 1, 1)
-        sn = settings.sigma_normal[0] ** (1 - t) * settings.sigma_normal[1] ** t
-        st = settings.sigma_tangent[0] ** (1 - t) * settings.sigma_tangent[1] ** t
-        scale = max(3.0 * sn, 1.5)
-        normals = vertex_normals(y, p.mesh.faces)
-        ahead = forward(s.target, s.forest, p.nodes, y, normals, scale)
-        ahead.weight[:] *= p.weight * s.seen(y[p.nodes])
-        back = backward(s.target, s.members, settings.backward_samples, y, normals, scale)
-        pairs = both(ahead, back, settings.backward)
+    total = settings.coarse_steps + settings.joint_steps
+    for k in range(total):
+        t = k / max(settings.coarse_steps - 1, 1)
+        sigma = blend(settings.sigma_normal, min(t, 1.0)), blend(settings.sigma_tangent, min(t, 1.0))
+        coarse = k < settings.coarse_steps
+        n_nodes = settings.coarse_nodes if coarse else p.nodes.shape[1]
+        n_back = settings.backward_samples // 2 if coarse else settings.backward_samples
+        pairs = pair_up(s, y, n_nodes, n_back, settings.backward, max(3.0 * sigma[0], 1.5))
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]
-        field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, (sn, st))
+        field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma)
+        y = deformed(s, field)
+    return field
+
+
+def stage_bones(s: Scene, field: Field, settings: RegistrationSettings) -> tuple[Field, float]:
+    """Every bone on its own, free to slide, under the thorax-wide field; and the mean last movement, mm."""
+    p = s.prepared
+    y = deformed(s, field)
+    base = p.mesh.vertices + p.thorax @ field.thorax
+    sigma = settings.sigma_normal[1], settings.sigma_tangent[1]
+    change = np.inf
+    for _ in range(settings.bone_steps):
+        pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
+        c = solve_bones(p.bone[pairs.vertex], pairs, pairs.goal - base[pairs.vertex], sigma)
+        field = Field(field.thorax, c)
         before, y = y, deformed(s, field)
-        moved = np.linalg.norm(y - before, axis=1)
-        change = float(moved[s.seen(y)].mean())
+        change = float(np.linalg.norm(y - before, axis=1)[s.seen(y)].mean())
     return field, change
 
 
@@ -96,19 +123,12 @@ def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
     p = s.prepared
     base = y.copy()
     for _ in range(settings.fine_steps):
-        normals = vertex_normals(y, p.mesh.faces)
-        ahead = forward(s.target, s.forest, p.nodes, y, normals, 1.5)
-        ahead.weight[:] *= p.weight * s.seen(y[p.nodes])
-        back = backward(s.target, s.members, settings.backward_samples, y, normals, 1.5)
-        pairs = both(ahead, back, settings.backward)
+        pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
         gap = pairs.goal - base[pairs.vertex]
-        c = solve_bones(p.fine[pairs.vertex], pairs, gap, (settings.fine_sigma, settings.fine_tangent))
-        y = (
-            base
-            + np.concatenate([p.fine[ids] @ c[b] for b, ids in enumerate(s.members)])[
-                np.argsort(np.concatenate(s.members), kind="stable")
-            ]
-        )
+        c = solve_held(p.fine[pairs.vertex], pairs, gap, (settings.fine_sigma, settings.fine_tangent))
+        y = base.copy()
+        for b, ids in enumerate(s.members):
+            y[ids] += p.fine[ids] @ c[b]
     return y
 
 
@@ -133,7 +153,8 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         start = place(prepared, samples)
         s = scene(prepared, move(samples, start.scale, start.rotation, start.shift), start)
         field = stage_a(s, settings)
-        field, change = stage_b(s, field, settings)
+        field = stage_b(s, field, settings)
+        field, change = stage_bones(s, field, settings)
         y = start.inverse(stage_fine(s, deformed(s, field), settings))
         seen, residual = visibility(y, vertex_normals(y, prepared.mesh.faces), target, samples.fov)
     bones = judge(prepared, seen, residual)
@@ -142,7 +163,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         visible=seen,
         residual_mm=residual,
         bones=bones,
-        iterations=settings.steps + settings.fine_steps,
+        iterations=settings.coarse_steps + settings.joint_steps + settings.bone_steps + settings.fine_steps,
         converged=change < CONVERGED_MM,
         scale=1.0 / start.scale,
         fov=samples.fov,

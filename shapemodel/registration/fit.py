@@ -32,14 +32,6 @@ def displacement(field: Field, thorax: NDArray, bone: NDArray, index: NDArray) -
     return u
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Normal equations of the bones: (B, 3q, 3q), (B, 3q) and the rows they were made of."""
-
-    matrix: NDArray[np.float64]
-    right: NDArray[np.float64]
-
-
 def rows(basis: NDArray[np.float32], direction: NDArray) -> NDArray[np.float32]:
     """(..., 3r) derivative of the distance along ``direction`` by the coefficients of ``basis`` (..., r)."""
     j = basis[..., :, None] * direction[..., None, :].astype(np.float32)
@@ -66,35 +58,49 @@ def solve(
     gap : (B, R, 3) partner minus undeformed vertex, mm
     sigma : normal and tangential standard deviation, mm
     """
-    n_bones, n_rows, r = thorax.shape
-    q = bone.shape[2]
-    loose = pairs.weight / sigma[1] ** 2
-    firm = pairs.weight / sigma[0] ** 2 - loose
-    along = (pairs.direction * gap).sum(-1)
-    root = np.sqrt(firm).astype(np.float32)[..., None]
-    jg, jb = rows(thorax, pairs.direction) * root, rows(bone, pairs.direction) * root
-    tg, tb = thorax * np.sqrt(loose).astype(np.float32)[..., None], bone * np.sqrt(loose).astype(np.float32)[..., None]
-    e = (np.sqrt(firm) * along).astype(np.float32)
-    g = (np.sqrt(loose)[..., None] * gap).astype(np.float32)
-    flat = jg.reshape(-1, 3 * r)
-    flat_t = tg.reshape(-1, r)
+    n_bones, _, r = thorax.shape
+    jb, tb, e, g = weighted(bone, pairs, gap, sigma)
+    hbb, rb = normal_equations(jb, tb, e, g)
+    jg, tg, _, _ = weighted(thorax, pairs, gap, sigma)
+    flat, flat_t = jg.reshape(-1, 3 * r), tg.reshape(-1, r)
     hgg = (flat.T @ flat).astype(np.float64) + isotropic((flat_t.T @ flat_t).astype(np.float64)) + np.eye(3 * r)
-    hbb = (jb.transpose(0, 2, 1) @ jb).astype(np.float64) + isotropic(tb.transpose(0, 2, 1) @ tb) + np.eye(3 * q)
-    hbg = (jb.transpose(0, 2, 1) @ jg).astype(np.float64) + isotropic(tb.transpose(0, 2, 1) @ tg)
+    hbg = jb.transpose(0, 2, 1) @ jg + isotropic(tb.transpose(0, 2, 1) @ tg).astype(np.float32)
     rg = (flat.T @ e.ravel() + (flat_t.T @ g.reshape(-1, 3)).ravel()).astype(np.float64)
-    rb = ((jb.transpose(0, 2, 1) @ e[..., None])[..., 0] + (tb.transpose(0, 2, 1) @ g).reshape(n_bones, -1)).astype(
-        np.float64
-    )
     eliminated = np.linalg.solve(hbb, np.concatenate([hbg, rb[..., None]], axis=2))
     stacked = hbg.reshape(-1, 3 * r)
-    schur = hgg - stacked.T @ eliminated[..., :-1].reshape(-1, 3 * r)
+    schur = hgg - stacked.T @ eliminated[..., :-1].reshape(-1, 3 * r).astype(np.float32)
     right = rg - stacked.T @ eliminated[..., -1].ravel()
     cg = np.linalg.solve(schur, right)
     cb = eliminated[..., -1] - eliminated[..., :-1] @ cg
-    return Field(cg.reshape(r, 3), cb.reshape(n_bones, q, 3))
+    return Field(cg.reshape(r, 3), cb.reshape(n_bones, -1, 3))
 
 
-def solve_bones(
+def solve_bones(bone: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float]) -> NDArray:
+    """(B, q, 3) bone-wise coefficients while the thorax-wide field rests; ``gap`` is measured from under that."""
+    matrix, right = normal_equations(*weighted(bone, pairs, gap, sigma))
+    return np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0].reshape(*bone.shape[::2], 3))
+
+
+def weighted(basis: NDArray, pairs: Pairs, gap: NDArray, sigma: tuple[float, float]) -> tuple[NDArray, ...]:
+    """Whitened rows: along the normal (B, R, 3r) and e (B, R), isotropic (B, R, r) and g (B, R, 3)."""
+    loose = pairs.weight / sigma[1] ** 2
+    firm = np.sqrt(pairs.weight / sigma[0] ** 2 - loose)
+    root = np.sqrt(loose)
+    j = rows(basis, pairs.direction * firm[..., None])
+    t = basis * root.astype(np.float32)[..., None]
+    e = (firm * (pairs.direction * gap).sum(-1)).astype(np.float32)
+    return j, t, e, (root[..., None] * gap).astype(np.float32)
+
+
+def normal_equations(j: NDArray, t: NDArray, e: NDArray, g: NDArray) -> tuple[NDArray, NDArray]:
+    """(B, 3q, 3q) matrix with the prior, (B, 3q) right side of each bone."""
+    jt, tt = j.transpose(0, 2, 1), t.transpose(0, 2, 1)
+    matrix = (jt @ j).astype(np.float64) + isotropic((tt @ t).astype(np.float64)) + np.eye(j.shape[2])
+    right = (jt @ e[..., None])[..., 0] + (tt @ g).reshape(len(j), -1)
+    return matrix, right.astype(np.float64)
+
+
+def solve_held(
     basis: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float]
 ) -> NDArray[np.float64]:
     """(B, q, 3) coefficients of each bone on its own; the tangential term holds vertices where they are.

@@ -13,6 +13,9 @@ from shapemodel.registration.target import Target
 NORMAL_MM = 4.0
 """A normal turned by 60 degrees costs as much as this distance in the search for the partner."""
 
+NEIGHBOURS = 3
+"""Samples whose mean place and normal are the partner: their noise averages, and the surface is less jagged."""
+
 COSINE = (0.3, 0.7)
 """Pairs whose normals agree less than the first are dropped, more than the second fully believed."""
 
@@ -61,6 +64,17 @@ def symmetric_normal(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     return np.asarray(total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), NORM_FLOOR))
 
 
+def local(x: NDArray, n: NDArray, near: NDArray) -> tuple[NDArray, NDArray]:
+    """Weighted mean place and normal (m, 3) of the neighbours x, n (m, k, 3) at these distances (m, k)."""
+    width = near[:, -1:] + 1e-9
+    w = np.exp(-4.0 * (near**2 - near[:, :1] ** 2) / width**2)
+    w /= w.sum(1, keepdims=True)
+    normal = np.einsum("mk,mkd->md", w, n)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    c = np.einsum("mk,mkd->md", w, x)
+    return c, normal
+
+
 def forward(target: Target, forest: list, nodes: NDArray, y: NDArray, normals: NDArray, scale: float) -> Pairs:
     """Each template node to the target; ``y``, ``normals`` (V, 3) are the deformed template's."""
     p, n = y[nodes], normals[nodes]
@@ -68,9 +82,9 @@ def forward(target: Target, forest: list, nodes: NDArray, y: NDArray, normals: N
     for b, tree in enumerate(forest):
         if tree is None:
             continue
-        j = tree.query(feature(p[b], n[b]))[1]
-        goal[b], goal_normal[b] = target.points[b, j], target.normals[b, j]
-        weight[b] = target.solid[b, j]
+        near, j = tree.query(feature(p[b], n[b]), k=NEIGHBOURS)
+        goal[b], goal_normal[b] = local(target.points[b, j], target.normals[b, j], near)
+        weight[b] = target.solid[b, j[:, 0]]
     weight *= believe(p, n, goal, goal_normal, scale)
     return Pairs(nodes, goal, symmetric_normal(n, goal_normal), weight)
 

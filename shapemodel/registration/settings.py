@@ -26,11 +26,11 @@ class PriorSettings:
     thorax_linear: float = 0.15
     bone: tuple[tuple[float, float], ...] = ((60.0, 2.0), (20.0, 0.8))
     bone_rank: int = 25
-    bone_shift: float = 1.5
-    bone_linear: float = 0.05
+    bone_shift: float = 3.0
+    bone_linear: float = 0.1
     fine: tuple[tuple[float, float], ...] = ((20.0, 1.5), (10.0, 1.0))
     fine_rank: int = 60
-    nodes: int = 240
+    nodes: int = 400
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class RegistrationSettings:
     soft_template, soft_target : points a bone in the soft assignment
     soft_sigma : its widths, mm, each held for ``soft_steps`` steps
     soft_outlier : fraction of points taken to have no partner
-    steps : joint Gauss-Newton steps
+    coarse_steps, coarse_nodes : joint Gauss-Newton steps on the first so many nodes a bone
+    joint_steps, bone_steps : further ones on all nodes: of all fields together, of each bone alone
     sigma_normal : (first, last) standard deviation of the distance along the normal, mm
     sigma_tangent : (first, last) of the distance along the surface, mm; it only damps
     backward : weight of target-to-template pairs, of which there are ``backward_samples`` a bone
@@ -52,14 +53,17 @@ class RegistrationSettings:
     """
 
     prior: PriorSettings = PriorSettings()
-    samples: int = 1500
+    samples: int = 4000
     soft_template: int = 160
     soft_target: int = 200
     soft_sigma: tuple[float, ...] = (14.0, 10.0, 7.0, 5.0, 3.5)
     soft_steps: int = 7
     soft_outlier: float = 0.1
-    steps: int = 16
-    sigma_normal: tuple[float, float] = (3.0, 0.4)
+    coarse_steps: int = 16
+    coarse_nodes: int = 160
+    joint_steps: int = 3
+    bone_steps: int = 8
+    sigma_normal: tuple[float, float] = (3.0, 0.25)
     sigma_tangent: tuple[float, float] = (20.0, 200.0)
     backward: float = 0.5
     backward_samples: int = 120
