@@ -127,17 +127,17 @@ def _model_verbs(verb) -> None:  # noqa: ANN001
 
 
 def _review_verbs(verb) -> None:  # noqa: ANN001
-    p = verb(
-        "edit", "correct a study: threshold, islands, local-threshold, grow-from-seeds, scissors, relabel, cut, exclude"
+    from pipelines.corrections import add_arguments
+
+    add_arguments(
+        verb("edit", "correct a study: threshold, islands, local-threshold, grow-from-seeds, scissors, cut ...")
     )
-    p.add_argument("subject", help="the study's pseudonym")
-    p.add_argument("tool", help="what to do")
-    p.add_argument("options", nargs=argparse.REMAINDER, help="of the tool; see 'shapemodel edit SUBJECT TOOL --help'")
     p = verb("preview", "one picture of a study: the CT, its labelled bones, and slices with outlines")
     p.add_argument("study", help="DICOM folder or volume")
     p.add_argument("-o", "--output", required=True, help=".png")
     p.add_argument("--labels", help="its label map; without it the CT is labelled first")
     p.add_argument("--shift", type=float, default=0.0, help="shift of the transfer function, HU (%(default)s)")
+    p.add_argument("--roi", type=float, nargs=6, metavar="MM", help="xmin xmax ymin ymax zmin zmax, mm LPS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -212,6 +212,8 @@ def mean(args: argparse.Namespace) -> None:
     path = output(args)
     fitted = verbs.read_model(args.model)
     mesh = verbs.symmetric_mean(fitted) if args.symmetric else verbs.mean(fitted)
+    if mesh is None:
+        raise InputError(f"{args.model}: no symmetric form")
     write_shape(mesh, path, fitted, f"{fitted.group} mean{' (symmetric)' if args.symmetric else ''}")
     say(args, f"{path}: mean of {fitted.n_subjects} ({fitted.group})")
 
@@ -268,12 +270,21 @@ def export(args: argparse.Namespace) -> None:
 
 def edit(args: argparse.Namespace) -> None:
     """``shapemodel edit``."""
-    raise InputError(f"{args.tool}: no such tool yet")
+    from pipelines import corrections
+
+    say(args, corrections.edit(args))
 
 
 def preview(args: argparse.Namespace) -> None:
     """``shapemodel preview``."""
-    raise InputError(f"{args.study}: no preview yet")
+    from shapemodel.files import replacing
+    from shapemodel.render import encode
+
+    path = output(args, ".png", ".webp")
+    image = verbs.preview(args.study, labels=args.labels, shift=args.shift, roi=args.roi, settings=chosen(args))
+    with replacing(path) as part:
+        part.write_bytes(encode(image, "png" if path.suffix.lower() == ".png" else "webp"))
+    say(args, str(path))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

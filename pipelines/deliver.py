@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from pipelines import verbs
-from pipelines.cohort import model_file
+from pipelines.cohort import GROUPS, model_file
 from pipelines.settings import Settings
 from pipelines.subject import STUDY_VIEWS
-from pipelines.workspace import COHORT, OK, Outcome, Record, Timing, Workspace, run_stage, stage_key
+from pipelines.workspace import COHORT, OK, Outcome, Record, Timing, Workspace, run_stage, stage_key, write_text
 from shapemodel import render
 from shapemodel.anatomy import bone
 from shapemodel.mesh import Mesh, vertex_areas, vertex_normals
+from shapemodel.reasons import InputError
 from shapemodel.report import ReportData, ShapeEntry, StudyEntry, Table
 from shapemodel.report import render as render_page
 
@@ -29,6 +30,7 @@ MEAN_VIEWS: tuple[render.View, ...] = ("front", "left", "back")
 MODE_VIEWS: tuple[render.View, ...] = ("front", "left")
 PICTURE_FOLDER = "pictures"
 REPORT_FILE = "report.html"
+COHORT_FILE = "studies.json"
 
 LITTLE_SEEN = 0.5
 """Vertices that less than this share of a group's subjects showed are drawn see-through."""
@@ -167,6 +169,27 @@ def _save(image: np.ndarray, place: Path, name: str, view: str) -> None:
     (place / f"{name}_{view}.webp").write_bytes(render.encode(image))
 
 
+def write_cohort(space: Workspace, studies: Sequence[Any], refused: Mapping[str, tuple[str, str, str]]) -> Path:
+    """Note who came in and who was left out, so that the report can be written again without the manifest."""
+    rows = [
+        {k: v for k, v in asdict(s).items() if not isinstance(v, Path)} | {"refused": refused.get(s.subject)}
+        for s in studies
+    ]
+    return write_text(space.folder() / COHORT_FILE, json.dumps(rows, indent=1, sort_keys=True) + "\n")
+
+
+def read_cohort(space: Workspace) -> tuple[list[Any], dict[str, tuple[str, str, str]]]:
+    """What :func:`write_cohort` noted."""
+    from shapemodel.study import Study
+
+    path = space.folder() / COHORT_FILE
+    if not path.is_file():
+        raise InputError(f"{space.root}: the run did not come to its end; run it again")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    refused = {r["subject"]: tuple(r["refused"]) for r in rows if r["refused"]}
+    return [Study(**{k: v for k, v in r.items() if k != "refused"}) for r in rows], refused
+
+
 def report(
     workspace: Workspace, studies: Sequence[Any], refused: Mapping[str, tuple[str, str, str]], settings: Settings
 ) -> tuple[Record, Timing | None]:
@@ -231,7 +254,7 @@ def study_entry(workspace: Workspace, study: Any, refusal: tuple[str, str, str] 
 def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings: Settings) -> ReportData:
     """Everything on the page, from what the run left."""
     model, result = workspace.read(COHORT, "model"), workspace.read(COHORT, "results")
-    models = model.numbers if model else {}
+    models = {g: model.numbers[g] for g in GROUPS if g in model.numbers} if model else {}
     numbers = result.numbers if result else {}
     return ReportData(
         title="Average female and male skeletal thorax",
@@ -256,7 +279,8 @@ def statements(entries: Sequence[StudyEntry], models: Mapping[str, Any]) -> tupl
     arms = [str(e.numbers.get("arms", "unknown")) for e in used]
     posture = f"Posture: {supine} of {len(used)} studies are tagged supine"
     posture += f", {unknown} do not say" if unknown else ""
-    posture += f"; arms up in {arms.count('up')}, down in {arms.count('down')}"
+    known = [a for a in arms if a in ("up", "down")]
+    posture += f"; arms up in {known.count('up')}, down in {known.count('down')}" if known else "; arms not known"
     breath = (
         f" Breath: lung volume {np.mean(lungs):.1f} L on average, {min(lungs):.1f} to {max(lungs):.1f} L "
         f"({len(lungs)} studies)."

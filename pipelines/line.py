@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import cohort, deliver, pool, workspace
+from pipelines.corrections import OVERRIDES_FILE
 from pipelines.progress import Quiet
 from pipelines.provenance import git_commit, tree_sha256, value_sha256, versions
 from pipelines.settings import Settings, to_table, to_toml
-from pipelines.subject import Done, Job, correspond, out_of_memory, see
+from pipelines.subject import Done, Job, correspond, one_thread, out_of_memory, see
 from pipelines.workspace import COHORT, Record, Timing, Workspace
 from shapemodel.reasons import InputError
 
 log = logging.getLogger(__name__)
-
-OVERRIDES_FILE = "overrides.toml"
-"""Corrections of single studies, beside the manifest."""
 
 MINIMUM_STUDIES = 2
 """A mean and its spread need two studies."""
@@ -92,7 +90,8 @@ class Line:
         """A stage that concerns all studies."""
         self.progress.begin(title, 1)
         self.progress.note("all studies", title)
-        record, timing = stage(self.space, *args)
+        with one_thread():
+            record, timing = stage(self.space, *args)
         self.spent(timing)
         self.progress.advance("all studies", f"{timing.seconds:.1f} s" if timing else "up to date")
         self.progress.end()
@@ -133,10 +132,22 @@ def run(manifest: str | Path, out: str | Path, *, settings: Settings, progress: 
         enough(used, line)
         line.gather("models", cohort.models, used, settings)
         line.gather("results", deliver.results, settings)
+        deliver.write_cohort(space, studies, line.refused)
         line.gather("report", deliver.report, studies, line.refused, settings)
         files = {p.name: p for p in sorted(space.results.iterdir()) if p.is_file() and not p.name.startswith(".")}
         refused = {k: (code, message) for k, (code, message, _) in line.refused.items()}
         return RunResult(space, tuple(s.subject for s in used), refused, files, tuple(line.redone))
+
+
+def report(folder: str | Path, *, settings: Settings) -> Path:
+    """Write the report of a finished run anew, from what lies in its folder."""
+    root = Path(folder)
+    if not (root / "provenance.json").is_file():
+        raise InputError(f"{root}: expected the folder of a run, found no provenance.json in it")
+    with workspace.opened(root) as space:
+        studies, refused = deliver.read_cohort(space)
+        record, _ = deliver.report(space, studies, refused, settings)
+        return space.results / next(iter(record.outputs))
 
 
 def make_jobs(line: Line, studies: Sequence[Any], overrides: dict[str, Any]) -> list[Job]:
@@ -144,12 +155,14 @@ def make_jobs(line: Line, studies: Sequence[Any], overrides: dict[str, Any]) -> 
     jobs = []
     for study in studies:
         own = overrides.get(study.subject)
+        if own is not None and own.empty:
+            own = None
         if not study.usable:
             note = study.note or "left out in the manifest"
             line.refuse(study.subject, study.reason or "excluded", f"{study.subject}: {note}", "scan")
             continue
         if own is not None and own.exclude:
-            line.refuse(study.subject, "excluded", f"{study.subject}: {own.exclude}", OVERRIDES_FILE)
+            line.refuse(study.subject, "excluded", f"{study.subject}: {own.why or 'left out by hand'}", OVERRIDES_FILE)
             continue
         source = Path(study.labels or study.ct)
         if not source.exists():

@@ -110,6 +110,7 @@ class Settings:
 LIBRARY: dict[str, str] = {
     "labels": "shapemodel.labels:LabelSettings",
     "surfaces": "shapemodel.surfaces:SurfaceSettings",
+    "template": "shapemodel.template:TemplateSettings",
     "registration": "shapemodel.registration:RegistrationSettings",
     "limits": "shapemodel.correspondence:Limits",
     "completion": "shapemodel.completion:CompletionSettings",

@@ -89,7 +89,7 @@ def _in_order(job: Job, note: Note, *stages: tuple[str, Callable[[Job], tuple[Re
     timings: list[Timing] = []
     for name, stage in stages:
         note(job.subject, name)
-        with _one_thread():
+        with one_thread():
             record, timing = _out_of_memory_is_a_reason(job, name, stage)
         records.append(record)
         timings += [timing] if timing else []
@@ -99,7 +99,7 @@ def _in_order(job: Job, note: Note, *stages: tuple[str, Callable[[Job], tuple[Re
 
 
 @contextlib.contextmanager
-def _one_thread() -> Any:
+def one_thread() -> Any:
     """One thread for BLAS, OpenMP and ITK: sums keep their order, and workers do not multiply into each other."""
     import SimpleITK as sitk
     from threadpoolctl import threadpool_limits
@@ -150,7 +150,8 @@ def flags_of(flags: Any) -> tuple[tuple[str, int, str], ...]:
 def labels(job: Job) -> tuple[Record, Timing | None]:
     """CT -> labelled bones, or the label map that the manifest names, in our numbers."""
     study = job.study
-    inputs = {"content": job.content, "series": study.series, "scheme": study.labels_scheme, "over": job.overrides}
+    inputs = {"content": job.content, "series": study.series, "scheme": study.labels_scheme}
+    inputs["over"] = asdict(job.overrides) if job.overrides is not None else None
     inputs["what"] = "labels" if study.labels else "ct"
     key = stage_key("labels", inputs, {} if study.labels else asdict(job.settings.section("labels")))
     body = _given_labels if study.labels else _own_labels
@@ -162,7 +163,9 @@ def _own_labels(job: Job, work: Path) -> Outcome:
 
     found = verbs.segment(job.study.ct, series=job.study.series, overrides=job.overrides, settings=job.settings)
     write_labels(found.image, work / LABELS_FILE)
-    bones = {str(k): found.bones[k].status for k in MODEL_LABELS if k in found.bones}
+    bones: dict[str, str] = {str(k): found.bones[k].status for k in MODEL_LABELS if k in found.bones}
+    if job.overrides is not None:
+        bones = statuses(found.image)
     numbers = {
         "bones": bones,
         "confidence": round(float(found.score), 4),
@@ -181,6 +184,12 @@ def _given_labels(job: Job, work: Path) -> Outcome:
             "bad_labels", f"{job.subject}: labels are given without labels_scheme; say whose numbers they use"
         )
     image = read_labels(job.study.labels, job.study.labels_scheme)
+    if job.overrides is not None:
+        from shapemodel.edit import correct
+        from shapemodel.study import read_ct
+
+        ct = read_ct(job.study.ct, job.study.series) if job.study.ct else image
+        image = correct(ct, image, job.overrides)
     write_labels(image, work / LABELS_FILE)
     return Outcome({"bones": statuses(image), "labels_scheme": job.study.labels_scheme})
 

@@ -14,17 +14,19 @@ from pipelines.settings import Settings
 from shapemodel.reasons import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import SimpleITK as sitk
-    from shapemodel.template import Template
+    from numpy.typing import NDArray
 
     from shapemodel.correspondence import Registration
     from shapemodel.labels import Labelled
     from shapemodel.mesh import Mesh
     from shapemodel.model import ShapeModel
-    from shapemodel.overrides import Overrides
+    from shapemodel.overrides import Corrections
     from shapemodel.query import QueryReport
     from shapemodel.registration import Prepared
     from shapemodel.study import Study
+    from shapemodel.template import Template
 
 LEAST_GROUP = 2
 """A model of one subject has no modes; such a group is left out."""
@@ -55,7 +57,7 @@ def segment(
     ct: str | Path | sitk.Image,
     *,
     series: str | None = None,
-    overrides: Overrides | None = None,
+    overrides: Corrections | None = None,
     settings: Settings | None = None,
 ) -> Labelled:
     """A chest CT (a path, or an image in HU, axial LPS) -> labelled bones with their status and flags."""
@@ -64,21 +66,12 @@ def segment(
 
     image = read_ct(ct, series) if isinstance(ct, str | Path) else ct
     chosen = (settings or Settings()).section("labels")
-    if overrides is None or overrides.empty:
+    if overrides is None:
         return label_bones(image, settings=chosen)
-    from shapemodel.edit import apply_steps
+    from shapemodel.edit import correct
 
-    found = label_bones(image, settings=chosen, overrides=label_overrides(overrides))
-    return replace(found, image=apply_steps(found.image, overrides.steps, ct=image)) if overrides.steps else found
-
-
-def label_overrides(own: Overrides) -> Any:
-    """The part of a study's corrections that the labelling itself heeds."""
-    from shapemodel import labels
-
-    return labels.Overrides(
-        threshold_shift=own.threshold_shift, crop=own.crop, seeds=tuple((*s.at, s.label) for s in own.seeds)
-    )
+    found = label_bones(image, settings=chosen, overrides=overrides)
+    return replace(found, image=correct(image, found.image, overrides))
 
 
 def surfaces(labels: str | Path | sitk.Image, *, scheme: str = "shapemodel", settings: Settings | None = None) -> Mesh:
@@ -90,14 +83,19 @@ def surfaces(labels: str | Path | sitk.Image, *, scheme: str = "shapemodel", set
     return labels_to_mesh(image, settings=(settings or Settings()).section("surfaces"))
 
 
-def template(meshes: Sequence[Mesh], *, settings: Settings | None = None) -> Template:
-    """Surfaces of several subjects -> the reference mesh of the whole thorax."""
+def template(
+    meshes: Sequence[Mesh], *, settings: Settings | None = None, note: Callable[[str, float], None] | None = None
+) -> Template:
+    """Surfaces of several subjects -> the reference mesh of the whole thorax.
+
+    What no subject shows whole, on either side, is taken from the mean phantom and marked ``prior``.
+    """
+    from shapemodel.phantom.shape import surface
+    from shapemodel.phantom.subject import mean_subject
     from shapemodel.template import compose_template
 
-    if not meshes:
-        raise InputError("a template needs the surfaces of at least one subject")
-    del settings
-    return compose_template(list(meshes))
+    chosen = (settings or Settings()).section("template")
+    return compose_template(list(meshes), fallback=surface(mean_subject()), settings=chosen, progress=note)
 
 
 def register(
@@ -176,6 +174,25 @@ def read_model(path: str | Path) -> ShapeModel:
     from shapemodel import interchange
 
     return interchange.load_model(path)
+
+
+def preview(
+    study: str | Path,
+    *,
+    labels: str | Path | None = None,
+    shift: float = 0.0,
+    roi: Sequence[float] | None = None,
+    settings: Settings | None = None,
+) -> NDArray[np.uint8]:
+    """One picture of a study: its CT, its labelled bones, slices with outlines; (height, width, 3) uint8."""
+    from shapemodel.labelmaps import read_labels
+    from shapemodel.preview import preview as draw
+    from shapemodel.study import read_ct
+
+    ct = read_ct(study)
+    label = read_labels(labels, "shapemodel", reference=ct) if labels else segment(ct, settings=settings).image
+    box = (roi[0], roi[1], roi[2], roi[3], roi[4], roi[5]) if roi else None
+    return draw(ct, label, surfaces(label, settings=settings), shift=shift, roi=box)
 
 
 def symmetric_mean(fitted: ShapeModel) -> Mesh | None:
