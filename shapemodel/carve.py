@@ -32,7 +32,7 @@ class CarveSettings:
     """
 
     gap_mm: float = 0.6
-    grid_mm: float = 0.8
+    grid_mm: float = 1.0
     reach_mm: float = 6.0
 
 

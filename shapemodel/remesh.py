@@ -25,6 +25,9 @@ from shapemodel.surfaces import keep_pieces, to_volume
 Progress = Callable[[str, float], None]
 Part = tuple[Points, Faces]
 
+FIRST_ITERATIONS = 4
+"""Rounds of the remesher that suffice to see which ends it cuts off."""
+
 MEAN_TRIANGLE = np.sqrt(3) / 2
 """Area per vertex of a uniform mesh, in squares of its edge length."""
 
@@ -64,12 +67,11 @@ def remesh(vertices: Points, faces: Faces, *, settings: RemeshSettings = RemeshS
         raise StudyError(
             "bad_surface", f"expected a closed manifold surface, found {open_edges(faces)} edges that are not"
         )
-    u, g = _botsch(vertices, faces, settings)
-    tips = _thin_ends(vertices, u, g, settings)
-    if len(tips):
-        warped = _magnified(vertices, tips, settings)
-        u, g = _botsch(warped, faces, settings)
-        u = _carry_back(u, warped, vertices, faces)
+    coarse = _botsch(vertices, faces, settings.edge_mm, FIRST_ITERATIONS)
+    tips = _thin_ends(vertices, *coarse, settings)
+    warped = _magnified(vertices, tips, settings)
+    u, g = _botsch(warped, faces, settings.edge_mm, settings.iterations)
+    u = _carry_back(u, warped, vertices, faces)
     u, g = keep_pieces(u, g, 0.5)
     u = improve(u, g, TEMPLATE_GATE.min_angle_target, surface=(vertices, faces))
     return to_volume(u, g, volume(vertices, faces)), g
@@ -100,10 +102,10 @@ def edge_for_vertices(parts: Mapping[int, Part], target_vertices: int) -> float:
     return float(np.sqrt(area / target_vertices / MEAN_TRIANGLE))
 
 
-def _botsch(vertices: Points, faces: Faces, s: RemeshSettings) -> Part:
+def _botsch(vertices: Points, faces: Faces, edge_mm: float, iterations: int) -> Part:
     import gpytoolbox
 
-    u, g = gpytoolbox.remesh_botsch(vertices.copy(), faces.astype(np.int32), s.iterations, s.edge_mm, True)
+    u, g = gpytoolbox.remesh_botsch(vertices.copy(), faces.astype(np.int32), iterations, edge_mm, True)
     return np.asarray(u, np.float64), np.asarray(g, np.int64)
 
 
