@@ -21,20 +21,19 @@ class Truth:
     whole: np.ndarray
 
 
-def cage(n_vertices: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points on a cage-sized ellipsoidal barrel in 12 'ribs' from the top, with a strip of triangles on each."""
-    per = n_vertices // 24 * 2
+def cage(n_vertices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points on a cage-sized barrel as 12 pairs of half rings from the top, each a strip of triangles."""
+    per = n_vertices // 48
     points, faces, bone = [], [], []
-    for level in range(12):
-        t = np.repeat(np.linspace(0, 2 * np.pi, per // 2, endpoint=False), 2)
-        z = 150.0 - 27.0 * level - 8.0 * np.tile([0, 1], per // 2)
+    for label in range(24):
+        level, side = label % 12, (1 if label < 12 else -1)
+        t = np.repeat(np.linspace(-0.45 * np.pi, 0.45 * np.pi, per), 2)
+        z = 150.0 - 27.0 * level - 8.0 * np.tile([0, 1], per)
         wide = 1 - 0.5 * (z / 300) ** 2
-        points.append(np.c_[145 * np.cos(t) * wide, 95 * np.sin(t) * wide, z - 20 * np.sin(t)])
-        i = np.arange(0, per, 2)
-        a, b, c, d = (level * per + (i + k) % per for k in (0, 1, 2, 3))
-        faces += [np.c_[a, b, c], np.c_[c, b, d]]
-        bone.append(np.full(per, level + 1, np.uint8))
-    del rng
+        points.append(np.c_[side * 145 * np.cos(t) * wide, 95 * np.sin(t) * wide, z + 20 * np.sin(t)])
+        i = np.arange(0, 2 * per - 2, 2) + label * 2 * per
+        faces += [np.c_[i, i + 1, i + 2], np.c_[i + 2, i + 1, i + 3]]
+        bone.append(np.full(2 * per, label + 1, np.uint8))
     return np.vstack(points), np.vstack(faces), np.concatenate(bone)
 
 
@@ -60,7 +59,7 @@ def population(
     Men score higher on mode 1; taller subjects are cut more often, so that what is missing depends on shape.
     """
     rng = np.random.default_rng(seed)
-    template, faces, bone = cage(n_vertices, rng)
+    template, faces, bone = cage(n_vertices)
     modes = smooth_modes(template, 9.0 * 0.7 ** np.arange(n_modes), 110.0, rng)
     sex = np.array(["F", "M"])[np.arange(n) % 2]
     scores = rng.normal(size=(n, n_modes))

@@ -120,9 +120,8 @@ def test_posterior_from_half_a_shape(done) -> None:
 def test_two_subjects_and_origin() -> None:
     _, part, _ = population(8, seed=2)
     visible = part.visible.copy()
-    lowest, next_up = part.bone == 12, part.bone == 11
+    lowest, next_up = part.bone % 12 == 0, part.bone % 12 == 11
     visible[:, lowest] = False  # nobody saw rib 12
-    visible[::2][:, next_up] = False
     visible[0::2, :] &= ~next_up  # no woman saw rib 11
     from dataclasses import replace
 
