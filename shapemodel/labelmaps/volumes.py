@@ -19,6 +19,7 @@ from shapemodel.files import replacing
 from shapemodel.labelmaps.schemes import LAST_BONE, our_number, to_ours
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.study.geometry import to_axial
+from shapemodel.study.volume import load_volume
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,11 @@ NIFTI = (".nii", ".nii.gz")
 def load(path: Path) -> sitk.Image:
     """A 3D label image as stored, whole numbers, in its stored orientation and scheme, as int32."""
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as e:
-        raise StudyError("bad_labels", f"{path}: cannot be read ({str(e).strip().splitlines()[-1].strip()})") from e
-    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
-        image = image[..., 0]
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise StudyError("bad_labels", f"{path}: expected one 3D label map, found size {image.GetSize()}")
+        image = load_volume(path)
+    except StudyError as e:
+        raise StudyError("bad_labels", str(e)) from e
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise StudyError("bad_labels", f"{path}: expected one label a voxel, found several")
     values = sitk.GetArrayViewFromImage(image)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
         raise StudyError("bad_labels", f"{path}: expected whole label numbers, found fractions")

@@ -19,15 +19,9 @@ import numpy as np
 
 from shapemodel.reasons import StudyError
 from shapemodel.study.geometry import SAME_PLACE_MM, Stack, axis_order, stack_slices
-from shapemodel.study.headers import Slice, frame_positions, pixel_bytes
+from shapemodel.study.headers import CT_CLASSES, Slice, frame_positions, pixel_bytes
 
 log = logging.getLogger(__name__)
-
-CT_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2",  # CT Image
-    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
-    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
-}
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 """DICOMDIR, a table of contents that may be out of date: never read."""

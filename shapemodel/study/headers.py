@@ -33,6 +33,12 @@ TAGS = [
 ]
 """Everything that is read of a header; of it, only sex, age, height, weight and position leave this package."""
 
+CT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image
+}
+
 _PIXEL_TAGS = ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames"]
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _EXPLICIT_LENGTH = 0xFFFFFFFF
@@ -93,7 +99,10 @@ def looks_like_dicom(path: Path) -> bool:
 def read_slice(path: Path) -> Slice:
     """Header of one DICOM file. StudyError ``not_dicom`` when it is none, ``truncated`` when it breaks off."""
     with lenient():
-        return _slice(path, _dataset(path, TAGS, stop=True))
+        found = _slice(path, _dataset(path, TAGS, stop=True))
+    if found.rows == 0 and (found.sop_class in CT_CLASSES or not found.sop_class):
+        raise StudyError("truncated", f"{path.name}: the file breaks off in its header: copy it again")
+    return found
 
 
 def _dataset(path: Path, tags: list[str], *, stop: bool) -> FileDataset:
@@ -127,7 +136,7 @@ def _slice(path: Path, ds: FileDataset) -> Slice:
         study=text("StudyInstanceUID"),
         series=text("SeriesInstanceUID"),
         sop=text("SOPInstanceUID"),
-        sop_class=text("SOPClassUID"),
+        sop_class=text("SOPClassUID") or str(ds.file_meta.get("MediaStorageSOPClassUID") or ""),
         modality=text("Modality"),
         image_type=tuple(str(k).upper() for k in ([kinds] if isinstance(kinds, str) else kinds)),
         rows=int(_number(ds.get("Rows")) or 0),
@@ -212,7 +221,7 @@ def pixel_bytes(path: Path) -> bytes:
     Raises
     ------
     StudyError
-        ``truncated`` when the file ends before its pixel data does, ``not_volume`` when it has none
+        ``truncated`` when the file ends before its pixel data does
     """
     with lenient():
         ds = _dataset(path, [*_PIXEL_TAGS, "PixelData"], stop=False)
@@ -221,8 +230,7 @@ def pixel_bytes(path: Path) -> bytes:
         encapsulated = UID(ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)).is_encapsulated
         data = ds.get("PixelData")
     if data is None:
-        code, found = ("truncated", "the file ends before it") if needed else ("not_volume", "none")
-        raise StudyError(code, f"{path.name}: expected pixel data, found {found}")
+        raise StudyError("truncated", f"{path.name}: the file ends before or within its pixel data: copy it again")
     if not encapsulated and len(data) < needed:
         raise StudyError(
             "truncated", f"{path.name}: expected {needed} bytes of pixels, found {len(data)}: copy the file again"

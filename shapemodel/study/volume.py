@@ -5,8 +5,10 @@ Pixels are decoded by SimpleITK (GDCM), which knows JPEG Lossless, JPEG-LS, JPEG
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,11 +189,17 @@ def read_volume(path: Path) -> sitk.Image:
 
 def load_volume(path: Path) -> sitk.Image:
     """The image as stored, 3D. StudyError ``not_dicom``, ``truncated``, ``sheared`` or ``not_volume``."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    code = "not_dicom"
     try:
-        image = sitk.ReadImage(str(path))
+        reader.ReadImageInformation()
+        code = "truncated"
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _check_nifti_length(path, reader)
+        image = reader.Execute()
     except RuntimeError as e:
-        text = str(e).lower()
-        code = "sheared" if "orthonormal" in text else "truncated" if _cut_short(text) else "not_dicom"
+        code = "sheared" if "orthonormal" in str(e).lower() else code
         raise StudyError(code, f"{path.name}: cannot be read ({_last_line(e)})") from e
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[..., 0]
@@ -200,5 +208,33 @@ def load_volume(path: Path) -> sitk.Image:
     return image
 
 
-def _cut_short(text: str) -> bool:
-    return any(word in text for word in ("truncat", "end of file", "file is too short", "read failed", "unexpected"))
+def _check_nifti_length(path: Path, reader: sitk.ImageFileReader) -> None:
+    """ITK fills what a truncated NIfTI lacks with zeros; the length tells (of a .gz, its trailer says it)."""
+    bits = {sitk.sitkUInt8: 8, sitk.sitkInt8: 8, sitk.sitkInt16: 16, sitk.sitkUInt16: 16, sitk.sitkFloat64: 64}
+    needed = int(np.prod(reader.GetSize())) * bits.get(reader.GetPixelID(), 32) // 8
+    if path.suffix.lower() == ".gz":
+        with path.open("rb") as f:
+            f.seek(-4, os.SEEK_END)
+            length = int.from_bytes(f.read(4), "little")
+        if not 0 <= length - needed % 2**32 <= _NIFTI_HEADER_LIMIT:
+            length = _unzipped_length(path)
+    else:
+        length = path.stat().st_size
+    if length < needed % 2**32:
+        raise StudyError("truncated", f"{path.name}: expected {needed} bytes of voxels, found {length}: copy it again")
+
+
+_NIFTI_HEADER_LIMIT = 1 << 20
+"""A NIfTI header with its extensions is smaller than this."""
+
+
+def _unzipped_length(path: Path) -> int:
+    """Bytes in a .gz of unusual make, or how many could be had of a broken one."""
+    length = 0
+    try:
+        with gzip.open(path) as f:
+            while block := f.read(1 << 22):
+                length += len(block)
+    except (EOFError, OSError, zlib.error):
+        return 0
+    return length
