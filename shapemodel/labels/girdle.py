@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from shapemodel.labels.work import Work
@@ -14,6 +13,8 @@ RIB_MM = 9.0
 GIRDLE_MM = 16.5
 """Beyond this there are at least a rib and a muscle between a bone and the lungs."""
 MIN_SEED_ML = 1.0
+DEEP_MM = 28.0
+"""Scapula, clavicle and humerus all reach so far from the lungs; the bulge of a rib in a big chest does not."""
 MAX_DEPTH_MM = 6.0
 """Depth at which watershed basins are cut off: half the thickness of the thickest rib."""
 
@@ -30,8 +31,12 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask) -> Mask:
     far = mask & (work.lung_mm > GIRDLE_MM)
     lab, n = ndi.label(far, np.ones((3, 3, 3)))
     ml = np.bincount(lab.ravel(), minlength=n + 1) * work.voxel_ml
-    ml[0] = 0
-    seed = (ml > MIN_SEED_ML)[lab]
+    deep = np.zeros(n + 1, np.float32)
+    np.maximum.at(deep, lab[far], work.lung_mm[far])
+    deep[np.unique(lab[-1])] = np.inf  # cut by the top of the scan: only its lower tip is seen
+    real = (ml > MIN_SEED_ML) & (deep > DEEP_MM)
+    real[0] = False
+    seed = real[lab]
     if not seed.any():
         return np.zeros_like(bone)
     box = _box(seed, margin=[int(40 / s) for s in work.spacing])
@@ -52,8 +57,3 @@ def _box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:
         i = np.flatnonzero(mask.any(axis=tuple(j for j in range(3) if j != k)))
         out.append(slice(max(0, int(i[0]) - margin[k]), min(mask.shape[k], int(i[-1]) + 1 + margin[k])))
     return tuple(out)
-
-
-def arm_position(work: Work, girdle: Mask) -> NDArray[np.float64]:
-    """Share of girdle bone per slice height; placeholder for the arm rule."""
-    return girdle.sum(axis=(1, 2)).astype(float)

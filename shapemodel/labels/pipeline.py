@@ -15,12 +15,12 @@ from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.girdle import split_girdle
 from shapemodel.labels.records import BoneStatus, Labelled, LabelSettings, Overrides
-from shapemodel.labels.ribs import Start, find_starts, paraspinal
+from shapemodel.labels.ribs import Start, attach_orphans, find_starts, name_components, paraspinal
 from shapemodel.labels.solid import bounding_box, keep_largest, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.spine import Discs, find_discs
 from shapemodel.labels.sternum import Plate, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, disc_height, level_markers, spine_frame, vote_levels
-from shapemodel.labels.work import Work, make_work, upsample
+from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
 from shapemodel.mask import Coarse, Mask, Spacing, Thresholds, measure
 from shapemodel.reasons import Flag, StudyError
 
@@ -32,20 +32,23 @@ SPINE_BACK_MM = 75.0
 """Box of the spine around the canal: transverse processes, bodies and aortic spurs, spinous processes."""
 RIB_MARKER_MM = 36.0
 """Sideways from here on a rib is its own marker: the tubercle lies nearer."""
+SMOOTH_MM = 0.6
+"""In-plane smoothing before outlines are taken: half a pixel to one pixel, removes the noise of single pixels."""
 DISC_HALF_MM = 2.0
 """Half of a thin disc: what no filling may cross."""
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """Which component is which rib, and which interval between discs is which vertebra."""
+    """Ribs on the working grid, and which interval between discs is which vertebra."""
 
-    ribs: dict[int, int]
+    ribs: NDArray[np.uint8]
     levels: dict[int, int]
     discs: Discs
     share: float
     votes: int
     starts: list[Start]
+    orphans: list[tuple[int, float, int]]
 
 
 def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrides | None = None) -> Labelled:
@@ -76,11 +79,13 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     work = make_work(hu, spacing, coarse, canal, limits)
     clock("grid")
     plate = find_plate(work)
-    bone, comps = _components(work, plate)
+    girdle, comps = _components(work, plate)
     clock("girdle")
     numbering = _number(work, comps, hu, spacing, settings)
     clock("numbering")
-    labels = _fine(hu, spacing, work, numbering, comps, plate, clock)
+    smooth = smooth_slices(hu, spacing, SMOOTH_MM)
+    clock("smooth")
+    labels = _fine(smooth, spacing, work, numbering, girdle, plate, clock)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
     bones = _status(labels, spacing)
@@ -110,14 +115,14 @@ class Clock:
 
 
 def _components(work: Work, plate: Plate) -> tuple[Mask, NDArray[np.int32]]:
-    """Bone of the working grid, and its components outside spine, sternum and girdle."""
+    """The girdle, and the components of the other bone outside spine and sternum (working grid)."""
     bone = (work.hu > 0.5 * (work.limits.low + work.limits.working)) & work.body
     spine = paraspinal(work)
     breast = plate.region(work, 4.0)
     girdle = split_girdle(work, bone, spine | breast)
     free = bone & ~spine & ~breast & ~girdle
     comps, _ = ndi.label(free, np.ones((3, 3, 3)))
-    return bone, comps
+    return girdle, comps
 
 
 def _number(
@@ -130,31 +135,32 @@ def _number(
             f"expected at least {settings.min_rib_starts} ribs to leave the spine, found {len(starts)}: "
             "is this a chest CT with the spine in the field?",
         )
-    pitch, levels, names = [], [], {}
+    pitch: list[tuple[float, float]] = []
+    levels: list[tuple[int, float]] = []
+    names: dict[int, list[tuple[int, Start]]] = {}
     for side in ("left", "right"):
         own = [q for q in starts if q.side == side]
         s = np.array([q.s for q in own])
         pitch += [(0.5 * (a + b), a - b) for a, b in zip(s[:-1], s[1:], strict=True)]
         for k, q in enumerate(own[:12], start=1):
             levels.append((k, q.s))
-            names.setdefault(q.component, rib(side, k))
+            names.setdefault(q.component, []).append((rib(side, k), q))
     discs = find_discs(hu, spacing, work.canal, np.array(pitch))
     top, share, votes = vote_levels(discs, levels)
     table = {k: vertebra(top - k + 1) if 1 <= top - k + 1 <= 12 else OTHER_BONE for k in range(len(discs.s) + 1)}
-    return Numbering(names, table, discs, share, votes, starts)
+    ribs = name_components(work, comps, names)
+    orphans = attach_orphans(work, comps, ribs)
+    return Numbering(ribs, table, discs, share, votes, starts, orphans)
 
 
-def _fine(hu, spacing, work: Work, numbering: Numbering, comps, plate: Plate, clock: Clock) -> NDArray[np.uint8]:
+def _fine(hu, spacing, work: Work, numbering: Numbering, girdle: Mask, plate: Plate, clock: Clock) -> NDArray[np.uint8]:
     """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
     frame = spine_frame(hu.shape, spacing, work.canal, SPINE_SIDE_MM, SPINE_FRONT_MM, SPINE_BACK_MM)
     sub = hu[frame.box]
     low = work.limits.low
     bone = sub > low
     markers = level_markers(frame, bone, numbering.discs, numbering.levels)
-    table = np.zeros(int(comps.max()) + 1, np.uint8)
-    for component, label in numbering.ribs.items():
-        table[component] = label
-    ribs = upsample(table[comps], work.factor, hu.shape)
+    ribs = upsample(np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs), work.factor, hu.shape)
     own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
     markers[own] = ribs[frame.box][own]
     clock("markers")
@@ -163,7 +169,7 @@ def _fine(hu, spacing, work: Work, numbering: Numbering, comps, plate: Plate, cl
     clock("flood")
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
-    raw[rest] = ribs[rest]
+    raw[rest] = np.where(ribs[rest] == OTHER_BONE, 0, ribs[rest])
     raw[upsample(plate.region(work), work.factor, hu.shape) & mask] = STERNUM
     clock("gather")
     out = solid_ribs(raw, list(RIBS), spacing)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
@@ -96,3 +97,94 @@ def _merge(starts: list[Start]) -> list[Start]:
         else:
             out.append(one)
     return out
+
+
+ORPHAN_ML = 0.15
+ORPHAN_LUNG_MM = 16.0
+BRIDGE_MM = 30.0
+"""Longest gap in a rib that is bridged: a fracture, or cortex too thin to be seen over an intercostal width."""
+
+
+def name_components(work: Work, comps: NDArray[np.int32], names: dict[int, list[tuple[int, Start]]]) -> NDArray[np.uint8]:
+    """Rib labels on the work grid: components of one start by name, those of several split, lost pieces attached.
+
+    ``names`` maps a component to its (label, start) pairs.
+    """
+    out = np.zeros(comps.shape, np.uint8)
+    table = np.zeros(int(comps.max()) + 1, np.uint8)
+    for component, owners in names.items():
+        if len(owners) == 1:
+            table[component] = owners[0][0]
+    out = table[comps]
+    boxes = ndi.find_objects(comps)
+    for component, owners in names.items():
+        if len(owners) > 1:
+            box = boxes[component - 1]
+            _split(work, comps[box] == component, box, owners, out[box])
+    return out
+
+
+def _split(work: Work, mask: Mask, box: tuple[slice, ...], owners: list[tuple[int, Start]], out: NDArray[np.uint8]) -> None:
+    """Part a component among its starts by a geodesic flood from each; writes into ``out``."""
+    idx = np.argwhere(mask)
+    mm = work.mm(idx + [b.start for b in box])
+    markers = np.zeros(mask.shape, np.uint8)
+    for label, start in owners:
+        near = np.linalg.norm(mm - np.array(start.point), axis=1) < 7.0
+        markers[tuple(idx[near].T)] = label
+    cost = step_cost(work.hu[box], work.limits.low)
+    parts = flood(cost, mask, markers, work.spacing)
+    out[mask] = parts[mask]
+
+
+def attach_orphans(work: Work, comps: NDArray[np.int32], ribs: NDArray[np.uint8]) -> list[tuple[int, float, int]]:
+    """Give pieces of rib without a start to the rib they continue; changes ``ribs``.
+
+    A piece lies at the cage and is long; its axis points at the rib and the gap is shorter than
+    :data:`BRIDGE_MM`. Returns (component, mL, label) of the pieces looked at, label 0 where none fits.
+    """
+    ml = np.bincount(comps.ravel()) * work.voxel_ml
+    boxes = ndi.find_objects(comps)
+    ends = {int(k): _points(work, ribs == k, (slice(None),) * 3)[::7] for k in np.unique(ribs) if k}
+    seen = []
+    for component in np.flatnonzero(ml > ORPHAN_ML)[::-1]:
+        if component == 0 or not len(ends):
+            continue
+        box = boxes[component - 1]
+        mask = comps[box] == component
+        if (ribs[box][mask] > 0).any() or np.median(work.lung_mm[box][mask]) > ORPHAN_LUNG_MM:
+            continue
+        pts = _points(work, mask, box)
+        label = _continues(pts, ends)
+        seen.append((int(component), float(ml[component]), label))
+        if label:
+            ribs[box][mask] = label
+    return seen
+
+
+def _points(work: Work, mask: Mask, box: tuple[slice, ...]) -> NDArray[np.float64]:
+    return work.mm(np.argwhere(mask) + [b.start or 0 for b in box])
+
+
+def _continues(pts: NDArray[np.float64], ends: dict[int, NDArray[np.float64]]) -> int:
+    """The rib whose nearest point lies along the axis of the piece ``pts``, or 0."""
+    from scipy.spatial import cKDTree
+
+    centre = pts.mean(axis=0)
+    _, sv, axes = np.linalg.svd(pts[:: max(1, len(pts) // 2000)] - centre, full_matrices=False)
+    long = sv[0] > 2.0 * sv[1]
+    best, label = np.inf, 0
+    for k, rib_pts in ends.items():
+        d, i = cKDTree(rib_pts).query(pts)
+        j = int(d.argmin())
+        length = float(d[j])
+        if length > BRIDGE_MM:
+            continue
+        to = rib_pts[i[j]] - centre
+        along = abs(float(to @ axes[0])) / (np.linalg.norm(to) + 1e-9)
+        if length > 4.0 and not (long and along > 0.85):
+            continue
+        cost = length * (2.0 - along)
+        if cost < best:
+            best, label = cost, k
+    return label

@@ -8,7 +8,7 @@ from scipy import ndimage as ndi
 
 from shapemodel.mask import Mask, Spacing
 
-RIB_CLOSE_MM = 3.0
+RIB_CLOSE_MM = 2.0
 """Half of the widest gap that partial volume leaves in a rib's cortex."""
 RIB_HOLE_MM2 = 250.0
 """A rib's oblique section in a slice; larger rings are not marrow."""

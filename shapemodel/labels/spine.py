@@ -22,8 +22,8 @@ DEPTH_MM = (13.0, 27.0)
 SIDE_MM = 8.0
 TILTS_DEG = (-16.0, -8.0, 0.0, 8.0, 16.0)
 """Wedge and tilt of a disc against the canal's cross-section."""
-REACH_MM = 7.0
-"""Half of the thickest disc (8 mm) and the endplate beside it."""
+REACH_MM = 5.0
+"""Half of the thickest disc (8 mm) and the endplate beside it; more would reach the endplates from a mid-body."""
 SPACING_MM = (13, 38)
 """Disc to disc: T1 of a small woman, T12 of a tall man with a margin."""
 

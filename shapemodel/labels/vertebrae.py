@@ -15,13 +15,23 @@ Box = tuple[slice, slice, slice]
 FRONT = slice(0, None)
 PIVOT_MM = 20.0
 """Distance in front of the canal around which a disc's tilt turns: the middle of a body."""
-BODY_SIDE_MM = 9.0
+BODY_SIDE_MM = 11.0
 BODY_DEPTH_MM = (11.0, 23.0)
 ENDPLATE_MM = 3.0
 PEDICLE_SIDE_MM = (6.5, 14.0)
 PEDICLE_DEPTH_MM = (-4.0, 7.0)
 PEDICLE_HEIGHT = (0.45, 0.88)
 """Pedicles leave the upper half of a body; the lower half bounds the foramen."""
+
+
+LAMINA_SIDE_MM = 10.0
+LAMINA_DEPTH_MM = (-13.0, -6.0)
+LAMINA_HEIGHT = (0.18, 0.58)
+"""The lamina stands behind the lower half of its body; above it is the joint with its upper neighbour."""
+PROCESS_SIDE_MM = (17.0, 25.0)
+PROCESS_DEPTH_MM = (-25.0, -16.0)
+PROCESS_HEIGHT = (0.40, 1.0)
+"""Transverse processes reach sideways and back from the pedicle's height; rib necks pass in front of them."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +83,16 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
     side = np.abs(frame.lat)
     pedicle = (side > PEDICLE_SIDE_MM[0]) & (side < PEDICLE_SIDE_MM[1])
     pedicle = pedicle & (frame.ant > PEDICLE_DEPTH_MM[0]) & (frame.ant < PEDICLE_DEPTH_MM[1]) & bone
+    lamina = (side < LAMINA_SIDE_MM) & (frame.ant > LAMINA_DEPTH_MM[0]) & (frame.ant < LAMINA_DEPTH_MM[1]) & bone
+    process = (side > PROCESS_SIDE_MM[0]) & (side < PROCESS_SIDE_MM[1])
+    process = process & (frame.ant > PROCESS_DEPTH_MM[0]) & (frame.ant < PROCESS_DEPTH_MM[1]) & bone
     heights = np.diff(discs.s)
     for k, label in levels.items():
         low = disc_height(discs, k - 1, frame.ant) if k > 0 else disc_height(discs, 0, frame.ant) - heights[0]
         high = disc_height(discs, k, frame.ant) if k < n else disc_height(discs, n - 1, frame.ant) + heights[-1]
         out[body & (frame.s > low + ENDPLATE_MM) & (frame.s < high - ENDPLATE_MM)] = label
-        a, b = PEDICLE_HEIGHT
-        out[pedicle & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
+        for part, (a, b) in ((pedicle, PEDICLE_HEIGHT), (lamina, LAMINA_HEIGHT), (process, PROCESS_HEIGHT)):
+            out[part & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
     return out
 
 
