@@ -24,6 +24,8 @@ ATELECTASIS = 35.0
 CSF = 18.0
 CORD = 38.0
 DISC = 85.0
+JOINT = 160.0
+"""Cartilage, capsule and bone dust where two bones meet (150-217 HU in the costovertebral joints of two real CTs)."""
 CARTILAGE = 105.0
 CALCIFIED = 850.0
 """Dense calcified cartilage; patches vary around it."""
@@ -112,5 +114,5 @@ def cortex_mm(label: int, age_years: float, sex: str | None) -> float:
 
 
 def calcified_share(age_years: float) -> float:
-    """Share of costal cartilage that is calcified: none below 30 years, about a third at 90."""
-    return float(np.interp(age_years, [30.0, 50.0, 70.0, 90.0], [0.0, 0.06, 0.18, 0.35]))
+    """Share of costal cartilage that is calcified, on average: little below 30 years, nearly a half at 90."""
+    return float(np.interp(age_years, [25.0, 50.0, 70.0, 90.0], [0.0, 0.10, 0.25, 0.45]))
