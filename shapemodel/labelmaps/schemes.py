@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from shapemodel.anatomy import BONES, COSTAL_CARTILAGE, LABEL, OTHER_BONE, RESIDUE, RIBS, STERNUM, bone, vertebra
+from shapemodel.anatomy import BONES, COSTAL_CARTILAGE, LABEL, OTHER_BONE, RESIDUE, RIBS, bone, vertebra
 from shapemodel.reasons import StudyError
 
 SCHEMES = ("shapemodel", "totalsegmentator-v1", "totalsegmentator-v2", "slicer", "dicom-seg")
@@ -128,16 +128,17 @@ def to_ours(values: NDArray[np.integer], table: NDArray[np.int16], what: str) ->
 
 
 def check_order(labels: NDArray[np.uint8], spacing_z: float, what: str) -> None:
-    """Refuse a map whose vertebrae do not descend or whose left ribs lie on the right: another scheme's numbers.
+    """Refuse a map without ribs, whose vertebrae do not descend, or whose left ribs lie on the right.
 
-    ``labels`` is (z, y, x) in axial LPS. Boxes of the bones are compared, so that it takes no time.
+    These are the signs of another scheme's numbers. ``labels`` is (z, y, x) in axial LPS; the boxes of the bones
+    are compared, so that it takes no time.
     """
     from scipy import ndimage
 
     boxes = ndimage.find_objects(labels, max_label=vertebra(12))
     centre = {k + 1: [(s.start + s.stop) / 2 for s in b] for k, b in enumerate(boxes) if b is not None}
-    if not set(centre) & {*RIBS, STERNUM, *(vertebra(i) for i in range(1, 13))}:
-        raise StudyError("bad_labels", f"{what}: expected ribs, sternum or thoracic vertebrae, found none of them")
+    if not set(centre) & set(RIBS):
+        raise StudyError("bad_labels", f"{what}: expected ribs, found none: are these the numbers of its scheme?")
     heights = [centre[vertebra(i)][0] * spacing_z for i in range(1, 13) if vertebra(i) in centre]
     if any(b >= a for a, b in zip(heights, heights[1:], strict=False)):
         raise StudyError("bad_labels", f"{what}: T1 to T12 do not descend: are these the numbers of its scheme?")
