@@ -7,7 +7,7 @@ boxes are mm LPS. Nothing is changed in place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import SimpleITK as sitk
@@ -151,7 +151,7 @@ def correct(ct: sitk.Image, labels: sitk.Image, corrections: Overrides) -> sitk.
     if corrections.crop is not None:
         labels = scissors(labels, corrections.crop, keep="inside")
     if corrections.seeds:
-        labels = _apply_seeds(ct, labels, corrections.seeds)
+        labels = _apply_seeds(ct, labels, corrections)
     steps = corrections.steps if isinstance(corrections, Corrections) else ()
     return apply_steps(ct, labels, steps) if steps else labels
 
@@ -237,11 +237,11 @@ def _local_threshold(ct: sitk.Image, labels: sitk.Image, step: Step) -> Labels:
     return array
 
 
-def _apply_seeds(ct: sitk.Image, labels: sitk.Image, seeds: Sequence[tuple[float, float, float, int]]) -> sitk.Image:
+def _apply_seeds(ct: sitk.Image, labels: sitk.Image, corrections: Overrides) -> sitk.Image:
     """Draw outlines anew around each seed whose place does not bear its label yet."""
     hu, array = sitk.GetArrayViewFromImage(ct), sitk.GetArrayFromImage(labels)
     z, y, x = _spacing(ct)
-    low = measure(hu, (z, y, x))[1].low
+    low, seeds = measure(hu, (z, y, x))[1].low + corrections.threshold_shift, corrections.seeds
     for sx, sy, sz, label in seeds:
         at = (sx, sy, sz)
         there = int(array[_index(labels, at)])

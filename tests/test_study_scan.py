@@ -261,3 +261,23 @@ def test_real_cts_are_four_usable_studies(real: Path) -> None:
         ("normal001", "F", 70.0, ""),
         ("normal002", "M", 68.0, ""),
     ]
+
+
+def test_files_without_uids_spread_over_folders(tmp_path: Path) -> None:
+    """Two patients without any identifier, their slices in numbered sub-folders: what stacks belongs together."""
+    for n in (1, 2):
+        how = Files(patient="", study="", series="1.2.3", origin=(ORIGIN[0], ORIGIN[1], ORIGIN[2] + 300.0 * n))
+        for k, path in enumerate(write_series(tmp_path / f"p{n}", body(n), how)):
+            (tmp_path / f"p{n}" / str(k % 3)).mkdir(exist_ok=True)
+            path.rename(tmp_path / f"p{n}" / str(k % 3) / path.name)
+    rows = scan_folder(tmp_path)
+    assert [r.reason for r in rows] == ["", ""]
+    assert [r.ct for r in rows] == [tmp_path / "p1", tmp_path / "p2"]
+
+
+def test_a_copied_tree_is_a_duplicate(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for k, path in enumerate(write_series(tmp_path / name, body(), patient(1))):
+            (tmp_path / name / str(k % 2)).mkdir(exist_ok=True)
+            path.rename(tmp_path / name / str(k % 2) / path.name)
+    assert [r.reason for r in scan_folder(tmp_path)] == ["", "duplicate"]

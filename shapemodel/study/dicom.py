@@ -108,9 +108,9 @@ class Series:
 def group_series(slices: Iterable[Slice]) -> list[Series]:
     """Sort the slices of any number of files into series, usable or with the reason why not.
 
-    Files are taken together when patient, study and series UID agree (the folder stands in for a UID that says
-    nothing) and they are of one kind; what then does not stack is taken apart by folder, then by kernel,
-    description and number, then by acquisition.
+    Files are taken together when patient, study and series UID agree and they are of one kind; what then does
+    not stack is taken apart by folder, by kernel, description and number, then by acquisition. Files whose UIDs
+    say nothing belong together as long as they stack.
     """
     buckets: dict[Hashable, list[Slice]] = defaultdict(list)
     for s in slices:
@@ -139,35 +139,50 @@ def kind_of(s: Slice) -> str:
 
 def _bucket(s: Slice) -> Hashable:
     kind = kind_of(s)
-    where = s.series if trusted(s.series) else (s.series, str(s.path.parent))
-    single = str(s.path) if s.frames > 1 else ""
-    return (s.patient, s.study, where, kind, single)
+    apart = kind != "volume" and not trusted(s.series)
+    single = str(s.path) if s.frames > 1 else str(s.path.parent) if apart else ""
+    return (s.patient, s.study, s.series, kind, single)
 
 
-_SPLITS: tuple[Callable[[Slice], Hashable], ...] = (
-    lambda s: str(s.path.parent),
-    lambda s: (s.number, s.kernel, s.description, s.image_type, s.thickness),
-    lambda s: s.acquisition,
-)
+def _series_key(s: Slice) -> Hashable:
+    return (s.number, s.kernel, s.description, s.image_type, s.thickness)
+
+
+def _acquisition_key(s: Slice) -> Hashable:
+    return s.acquisition
 
 
 def _shape_key(s: Slice) -> Hashable:
     return (s.rows, s.columns, s.pixel_spacing, tuple(np.round(s.orientation or (), 3)))
 
 
+def _branch_key(slices: Sequence[Slice]) -> Callable[[Slice], Hashable]:
+    """Which way a file's path goes where the paths of these files part."""
+    depth = len(Path(os.path.commonpath([s.path.parent for s in slices])).parts)
+    return lambda s: s.path.parent.parts[depth : depth + 1]
+
+
 def _resolve(slices: Sequence[Slice]) -> list[Series]:
     """One series if the slices stack, otherwise the series they fall into."""
-    folders = _split(slices, _SPLITS[0])
-    if len(folders) > 1 and _overlap(folders):
-        return [series for part in folders for series in _resolve(part)]
+    branch = _branch_key(slices)
+    branches = _split(slices, branch)
+    if len(branches) > 1 and _overlap(branches):
+        parts = [series for part in branches for series in _resolve(part)]
+        if any(not p.reason for p in parts):
+            return parts
     whole = assemble(slices)
-    if whole.reason not in ("mixed_geometry", "sheared"):
+    if not whole.reason or kind_of(slices[0]) != "volume":
         return [whole]
-    splits = _SPLITS if trusted(slices[0].series) else (*_SPLITS, _shape_key)
-    for key in splits:
-        parts = [assemble(p) for p in _split(slices, key)]
-        if len(parts) > 1 and any(not p.reason for p in parts):
-            return [series for part in parts for series in _resolve(part.slices)]
+    mixed, named = whole.reason in ("mixed_geometry", "sheared"), trusted(slices[0].series)
+    keys = [branch] if mixed or not named else []
+    keys += [_series_key, _acquisition_key] if mixed else []
+    keys += [_shape_key] if mixed and not named else []
+    for key in keys:
+        groups = _split(slices, key)
+        if len(groups) > 1:
+            parts = [series for part in groups for series in _resolve(part)]
+            if any(not p.reason for p in parts):
+                return parts
     return [whole]
 
 
