@@ -15,7 +15,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from shapemodel.mesh import Faces, Points, vertex_normals, volume
-from shapemodel.surfaces import keep_pieces
+from shapemodel.surfaces import OFF_NODE_MM, euler_number, keep_pieces
+from shapemodel.topology import without_handles
 
 Part = tuple[Points, Faces]
 
@@ -100,11 +101,14 @@ def _carve_one(own: Solid, others: list[Solid], s: CarveSettings) -> Part:
     field = _banded_field(own, start, shape, s)
     for other in others:
         _take_away(field, own, other, start, s)
-    u, g, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
-    u, g = keep_pieces(u * s.grid_mm + start, g.astype(np.int64), 0.5)
-    if volume(u, g) < 0:
-        g = np.ascontiguousarray(g[:, ::-1])
-    return u, g
+    want = euler_number(len(own.vertices), own.faces.astype(np.int64))
+    for trial in (field, None):
+        values = without_handles(field, want) if trial is None else trial
+        u, g, _, _ = marching_cubes(np.where(np.abs(values) < OFF_NODE_MM, -OFF_NODE_MM, values), 0.0)
+        u, g = keep_pieces(u * s.grid_mm + start, g.astype(np.int64), 0.5)
+        if euler_number(len(u), g) >= want:
+            break
+    return (u, g) if volume(u, g) > 0 else (u, np.ascontiguousarray(g[:, ::-1]))
 
 
 def _banded_field(own: Solid, start: Points, shape: NDArray[np.int64], s: CarveSettings) -> NDArray[np.float64]:

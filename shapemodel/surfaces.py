@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapemodel.anatomy import MODEL_LABELS, bone, names
 from shapemodel.mesh import Faces, Mesh, Points, face_normals, join, vertex_normals, volume
 from shapemodel.reasons import Flag, StudyError, flag_code
+from shapemodel.topology import without_handles
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -28,6 +29,9 @@ PIECES = flag_code("surface_pieces", "a bone comes in several separate pieces")
 
 EULER_SOLID, EULER_RING = 2, 0
 """Euler number of a closed surface without a handle (ribs, sternum) and with one (a vertebra around the canal)."""
+
+OFF_NODE_MM = 1e-3
+"""Values nearer to the level than this are moved off it: a surface through a grid node pinches there."""
 
 VOLUME_ROUNDS = 3
 """Corrections of the volume after contouring; each leaves about a hundredth of the error."""
@@ -44,7 +48,7 @@ class SurfaceSettings:
     smooth_slices : Gaussian sigma along z as a share of the slice distance
     pad_mm : empty margin around the bone's box
     piece_share : pieces smaller than this share of the bone's largest piece are dropped as islands
-    closing_mm : radii tried one after another on a bone whose Euler number is not that of its anatomy
+    repair_handles : fill holes and cut bridges that the bone's anatomy has not
     """
 
     grid_mm: float = 1.25
@@ -52,7 +56,7 @@ class SurfaceSettings:
     smooth_slices: float = 0.5
     pad_mm: float = 4.0
     piece_share: float = 0.1
-    closing_mm: tuple[float, ...] = (3.0, 4.0)
+    repair_handles: bool = True
 
 
 def scan_box(image: sitk.Image) -> NDArray[np.float64]:
@@ -167,18 +171,19 @@ def _pieces(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
 
 
 def _bone_surface(mask: NDArray[np.bool_], spacing: Points, label: int, s: SurfaceSettings) -> tuple[Points, Faces]:
-    """Surface of one bone in mm from the centre of the first voxel of its box."""
-    pieces = _mask_pieces(mask)
-    want = expected_euler(label) + EULER_SOLID * (pieces - 1)
-    first: tuple[Points, Faces] | None = None
-    for radius in (0.0, *s.closing_mm):
-        v, f = _contour(mask, spacing, radius, s)
-        if euler_number(len(v), f) == want:
-            return v, f
-        first = first or (v, f)
-    assert first is not None
-    logger.info("%s: Euler number %d, expected %d", bone(label).name, euler_number(len(first[0]), first[1]), want)
-    return first
+    """Surface of one bone in mm from the centre of the first voxel of its box; spurious handles are removed."""
+    want = expected_euler(label) + EULER_SOLID * (_mask_pieces(mask) - 1)
+    target = float(mask.sum() * spacing.prod())
+    field, start = _field(mask, spacing, s)
+    field -= _level(field, target / s.grid_mm**3)
+    v, f = _contour(field, start, target, s)
+    if s.repair_handles and euler_number(len(v), f) < want:
+        mended = _contour(without_handles(field, want), start, target, s)
+        if abs(euler_number(len(mended[0]), mended[1]) - want) < abs(euler_number(len(v), f) - want):
+            v, f = mended
+    if euler_number(len(v), f) != want:
+        logger.info("%s: Euler number %d, expected %d", bone(label).name, euler_number(len(v), f), want)
+    return v, f
 
 
 def _mask_pieces(mask: NDArray[np.bool_]) -> int:
@@ -187,41 +192,33 @@ def _mask_pieces(mask: NDArray[np.bool_]) -> int:
     return int(ndimage.label(mask, structure=np.ones((3, 3, 3)))[1])
 
 
-def _contour(mask: NDArray[np.bool_], spacing: Points, closing: float, s: SurfaceSettings) -> tuple[Points, Faces]:
-    """Closed surface of the voxels' volume; the mask is first closed by a ball of ``closing`` mm where asked."""
+def _contour(field: NDArray[np.float32], start: Points, target: float, s: SurfaceSettings) -> tuple[Points, Faces]:
+    """Closed surface where a field is zero, moved along its normals to enclose ``target`` mm3."""
     from skimage.measure import marching_cubes
 
-    pad = np.ceil((s.pad_mm + closing) / spacing).astype(int)
-    field, step, start = _field(mask, spacing, pad, closing, s)
-    target = float(mask.sum() * spacing.prod())
-    v, f, _, _ = marching_cubes(field, _level(field, target / step**3), gradient_direction="ascent")
-    v, f = keep_pieces(v[:, ::-1] * step + start, f[:, ::-1].astype(np.int64), s.piece_share)
+    field = np.where(np.abs(field) < OFF_NODE_MM, np.float32(-OFF_NODE_MM), field)
+    v, f, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
+    v, f = keep_pieces(v[:, ::-1] * s.grid_mm + start, f[:, ::-1].astype(np.int64), s.piece_share)
     if volume(v, f) < 0:
         f = np.ascontiguousarray(f[:, ::-1])
     return to_volume(v, f, target), f
 
 
-def _field(
-    mask: NDArray[np.bool_], spacing: Points, pad: NDArray[np.int64], closing: float, s: SurfaceSettings
-) -> tuple[NDArray[np.float32], float, Points]:
-    """Smoothed signed distance (positive inside) on an isotropic grid, array order z, y, x; its step and start."""
+def _field(mask: NDArray[np.bool_], spacing: Points, s: SurfaceSettings) -> tuple[NDArray[np.float32], Points]:
+    """Smoothed signed distance (mm, positive inside) on an isotropic grid, array order z, y, x; its start in mm."""
     from scipy import ndimage
 
+    pad = np.ceil(s.pad_mm / spacing).astype(int)
     padded = np.pad(mask, [(p, p) for p in pad[::-1]])
     sampling = spacing[::-1]
     outside = ndimage.distance_transform_edt(~padded, sampling=sampling)
-    if closing > 0:
-        padded = ndimage.binary_fill_holes(
-            ndimage.distance_transform_edt(outside <= closing, sampling=sampling) > closing
-        )
-        outside = ndimage.distance_transform_edt(~padded, sampling=sampling)
     signed = (ndimage.distance_transform_edt(padded, sampling=sampling) - outside).astype(np.float32)
     extent = (np.array(signed.shape) - 1) * sampling
     shape = np.floor(extent / s.grid_mm).astype(int) + 1
     sigma = np.array([max(s.smooth_mm, s.smooth_slices * spacing[2]), s.smooth_mm, s.smooth_mm])
     fine = ndimage.affine_transform(signed, s.grid_mm / sampling, output_shape=tuple(shape), order=1, mode="nearest")
     fine = ndimage.gaussian_filter(fine, sigma / s.grid_mm, truncate=3.0, mode="nearest")
-    return fine, s.grid_mm, -pad * spacing
+    return fine, -pad * spacing
 
 
 def _level(field: NDArray[np.float32], n_voxels: float) -> float:
