@@ -20,14 +20,14 @@ RESIDUAL_SD = {
     "Y_pk": 0.022,
     "phi_pia": 4.0,
     "B_p": 0.10,
-    "B_d": 0.18,
-    "alpha_ph": 4.2,
+    "B_d": 0.12,
+    "alpha_ph": 3.9,
     "alpha_ls": 3.2,
     "alpha_bh": 4.0,
 }
 """Within-sex spread that covariates leave (S_x relative): rib length then has the 5.4 % of the NAKO cohort."""
 REACH_LEVELS = {"S_x": 5.0, "alpha_ph": 5.0, "alpha_bh": 4.0}
-ASYMMETRY = 0.10
+ASYMMETRY = 0.05
 """Share of the variance that belongs to one side."""
 FOLLOW_SPINE = 0.6
 """Share of a level's turn against the mean posture that its ribs follow."""
@@ -206,7 +206,7 @@ def head_tip(column: Spine, side: int, level: int) -> Array:
     k = level
     width, depth, height = column.width[k], column.depth[k], column.height[k]
     above = HEAD_ABOVE[level - 1]
-    z = 0.5 * height + 0.5 * column.disc[k - 1] if 2 <= level <= 9 else above * height
+    z = 0.5 * height + 0.5 * column.disc[k - 1] + HEAD_UP_MM if 2 <= level <= 9 else above * height
     sign = 1.0 if side == 0 else -1.0
     local = np.array([sign * (0.5 * width + HEAD_OUT_MM[level - 1]), 0.5 * depth + HEAD_BACK_MM[level - 1], z])
     tip = column.to_world(k, local)
@@ -215,6 +215,7 @@ def head_tip(column: Spine, side: int, level: int) -> Array:
 
 HEAD_ABOVE = (0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.46, 0.25, 0.15)
 """Height of the head above the middle of the body, in body heights."""
-HEAD_OUT_MM = (0.6, 0.4, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.4, 0.5, 0.5)
+HEAD_UP_MM = 1.0
+HEAD_OUT_MM = (2.4, 2.4, 2.4, 2.4, 2.4, 2.4, 2.4, 2.4, 2.2, 2.2, 1.8, 1.8)
 HEAD_BACK_MM = (-2.5, -3.0, -3.0, -3.0, -3.0, -3.0, -3.0, -3.0, -2.5, -1.0, 1.0, 2.5)
 """Tip of the head beside the widest part of the body, and behind its back wall."""

@@ -50,6 +50,11 @@ class RibSections:
     sway: Array
 
 
+def tubercle_angle(level: int) -> float:
+    """Radians by which the tubercle faces below straight back: little in upper ribs, much in lower ones."""
+    return float(np.interp(level, [1, 4, 10], [0.15, 0.30, 0.80]))
+
+
 @cache
 def chart(level: int) -> RibChart:
     """The fixed topology of rib ``level``; stations are evenly spaced on the mean man's rib."""
@@ -127,7 +132,7 @@ def _section(level: int, sections: RibSections, side: int, landmark: Array) -> t
     up = along * np.cos(twist)[:, None] - across * np.sin(twist)[:, None]
     bump = sections.tubercle[side, level - 1] * np.exp(-0.5 * ((landmark - 1.0) / 0.17) ** 2)
     direction = np.arctan2(up, out)
-    lobe = np.exp(-0.5 * ((np.angle(np.exp(1j * (direction + 0.35)))) / 0.75) ** 2)
+    lobe = np.exp(-0.5 * ((np.angle(np.exp(1j * (direction + tubercle_angle(level))))) / 0.75) ** 2)
     radius = np.hypot(out, up)
     grow = 1 + bump[:, None] * lobe / radius
     return out * grow, up * grow

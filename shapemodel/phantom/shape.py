@@ -24,7 +24,9 @@ from shapemodel.phantom.warp import coefficients, deform
 MIRROR = np.array([-1.0, 1.0, 1.0])
 RIB_GAP_MM, FACET_GAP_MM = 1.0, 0.9
 """Joint space kept between a rib and a vertebra, and between two vertebrae."""
-TUBERCLE_GAP_MM = 1.6
+FIRST_RIB_GAP_MM = 3.0
+"""Least distance of the first rib from the second, which passes close behind it."""
+TUBERCLE_GAP_MM = 1.0
 """From the tubercle to the transverse process that is brought to it."""
 CACHED = 6
 """Subjects whose bones are remembered."""
@@ -92,11 +94,16 @@ def _transverse_targets(column: Spine, curves: dict[tuple[int, int], RibCurve], 
     for (side, level), curve in curves.items():
         if level > 10:
             continue
-        at = [np.interp(curve.neck, curve.arc, a[:, i]) for a in (curve.points, curve.outward) for i in range(3)]
-        point, outward = np.array(at[:3]), np.array(at[3:])
+        fields = (curve.points, curve.outward, curve.upward)
+        point, outward, upward = (
+            np.array([np.interp(curve.neck, curve.arc, f[:, i]) for i in range(3)]) for f in fields
+        )
         j = level - 1
-        away = 0.6 * sections.short[side, j] + sections.tubercle[side, j] + TUBERCLE_GAP_MM + vertebrae.CLUB_DEPTH_MM
-        target = (point + away * outward) * (MIRROR if side else 1.0)
+        down = ribs.tubercle_angle(level)
+        way = np.cos(down) * outward - np.sin(down) * upward
+        depth = sections.tubercle[side, j] + 0.62 * sections.short[side, j]
+        away = depth + TUBERCLE_GAP_MM + vertebrae.CLUB_DEPTH_MM
+        target = (point + away * way) * (MIRROR if side else 1.0)
         out[side, level] = column.to_local(level, target)
     return out
 
@@ -112,6 +119,8 @@ def parts(subject: Subject) -> dict[int, Part]:
         v = ribs.rib_surface(a.curves[side, b.level], b.level, side, a.sections)
         f = ribs.chart(b.level).faces
         out[label] = (a.bend(v * MIRROR), f[:, ::-1]) if side else (a.bend(v), f)
+    for first, second in ((1, 2), (13, 14)):
+        out[first] = (give_way(out[first], [out[second]], FIRST_RIB_GAP_MM), out[first][1])
     canon, faces = sternum.canonical()
     out[STERNUM] = (a.bend(sternum.map_points(canon, a.breastbone)), faces)
     for label in VERTEBRAE:

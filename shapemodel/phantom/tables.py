@@ -63,17 +63,17 @@ def nako_length_mm() -> Array:
 
 # --- ribs -----------------------------------------------------------------------------------------------------
 
-POLAR_OFFSET_DEG = np.array([6.0, 11.0, 10.0, 8.0, 7.0, 6.0, 5.0, 5.0, 6.0, 9.0, 8.0, 6.0])
+POLAR_OFFSET_DEG = np.array([11.0, 11.0, 10.0, 8.0, 7.0, 6.0, 5.0, 5.0, 6.0, 9.0, 8.0, 6.0])
 """Added to Holcombe's pump-handle angle, read as the angle of the chord from straight down: the scans of this
 project are supine, breathed in, arms up, and four chest CTs show their ribs that much more level."""
 
-BUCKET_OFFSET_DEG = np.array([-6.0, -5.0, -5.0, -7.0, -8.0, -10.0, -14.0, -21.0, -16.0, -5.0, -2.0, 0.0])
+BUCKET_OFFSET_DEG = np.array([-14.0, -5.0, -5.0, -7.0, -8.0, -10.0, -14.0, -21.0, -16.0, -5.0, -2.0, 0.0])
 """Added to Holcombe's bucket-handle angle (positive: lateral side lower), for the same reason."""
 
 WAVE_MM = np.array([0.5, 2.0, 4.0, 7.5, 8.5, 10.0, 11.5, 12.5, 9.0, 4.0, 1.5, 0.5])
 """Amplitude of the sweep out of the rib's own plane (a rib is slightly helical)."""
 WAVE_KNOTS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.72, 0.85, 0.93, 1.0)
-WAVE_SHAPE = (0.0, -0.55, -1.0, -0.88, 0.0, 0.68, 0.97, 0.9, 0.55, 0.0)
+WAVE_SHAPE = (0.0, -0.55, -1.0, -0.88, 0.0, 0.68, 0.95, 0.82, 0.46, 0.0)
 """Shape of that sweep over the fraction of the length; zero at both ends."""
 
 SECTION_LONG_MM = np.array([16.0, 13.2, 12.0, 12.4, 12.8, 13.2, 14.0, 14.8, 14.2, 13.2, 12.0, 10.0])
@@ -136,16 +136,16 @@ CANAL_HALF_WIDTH_MM = np.array([11.0, 9.8, 8.6, 8.2, 8.0, 8.0, 8.0, 8.0, 8.2, 8.
 TRANSVERSE_TIP_MM = np.array(
     [
         [32.0, 10.0, 2.0],
-        [35.0, 15.0, 6.0],
-        [32.0, 18.0, 8.0],
-        [31.0, 20.0, 8.5],
-        [31.0, 21.5, 8.5],
-        [32.0, 22.5, 8.5],
-        [32.5, 23.5, 8.0],
-        [32.5, 23.5, 7.0],
-        [32.0, 23.0, 5.0],
-        [31.0, 22.0, 3.5],
-        [29.0, 20.5, 2.0],
+        [36.0, 15.0, -3.0],
+        [32.0, 18.0, 3.0],
+        [30.5, 19.0, 4.0],
+        [30.0, 20.0, 5.0],
+        [30.0, 21.0, 6.0],
+        [31.0, 21.5, 7.5],
+        [31.5, 21.5, 8.0],
+        [32.0, 21.5, 9.0],
+        [31.5, 20.5, 8.5],
+        [29.0, 19.0, 5.0],
         [24.0, 19.0, 1.0],
         [20.0, 17.0, -1.0],
         [38.0, 12.0, -1.0],

@@ -178,7 +178,7 @@ def skin(a: Anatomy, hull: Wall, arms: str) -> Part:
     fat = 13.0 + 1.15 * max(bmi - 18.0, 0.0)
     levels = a.bend(a.column.centre)
     low, high = levels[13, 2] - 80.0, levels[0, 2] + 70.0
-    cover = _cover(a, hull, distractors(a.subject, arms), high)
+    cover = _cover(hull, distractors(a.subject, arms), high)
     belly = levels[11, 2]
 
     def field(p: Array) -> Array:
@@ -200,7 +200,7 @@ def skin(a: Anatomy, hull: Wall, arms: str) -> Part:
     return mesh_of(field, corner_low, corner_high, SKIN_GRID_MM)
 
 
-def _cover(a: Anatomy, hull: Wall, bones: dict[str, Part], high: float) -> Callable[[Array, Array], Array]:
+def _cover(hull: Wall, bones: dict[str, Part], high: float) -> Callable[[Array, Array], Array]:
     """Radius that covers the shoulder bones by 14 mm, as a smooth function of angle and height."""
     from scipy.interpolate import RegularGridInterpolator
     from scipy.ndimage import gaussian_filter, grey_dilation

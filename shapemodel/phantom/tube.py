@@ -43,14 +43,14 @@ def tube(centre: Array, half: Array, up: Array, *, spokes: int = 18) -> tuple[Po
     ring, k = np.meshgrid(np.arange(n - 1), np.arange(spokes), indexing="ij")
     a, b = ring * spokes + k, ring * spokes + (k + 1) % spokes
     c, d = a + spokes, b + spokes
-    k = np.arange(spokes)
+    j = np.arange(spokes)
     last = (n - 1) * spokes
     faces = np.vstack(
         [
             np.stack([a, b, c], -1).reshape(-1, 3),
             np.stack([b, d, c], -1).reshape(-1, 3),
-            np.column_stack([np.full(spokes, n * spokes), (k + 1) % spokes, k]),
-            np.column_stack([np.full(spokes, n * spokes + 1), last + k, last + (k + 1) % spokes]),
+            np.column_stack([np.full(spokes, n * spokes), (j + 1) % spokes, j]),
+            np.column_stack([np.full(spokes, n * spokes + 1), last + j, last + (j + 1) % spokes]),
         ]
     )
     return np.vstack([*rings, caps]), faces.astype(np.int64)

@@ -20,7 +20,7 @@ STEP_MM = 1.6
 CANAL_HALF_DEPTH_MM = 7.6
 WAIST = 0.09
 """The body is this much slimmer at half height."""
-DISH_MM = 1.1
+DISH_MM = 0.9
 """End-plates are hollow in the middle."""
 
 
@@ -30,21 +30,24 @@ def _body(p: Array, k: int) -> Array:
     r2 = (p[..., 0] / (0.36 * w)) ** 2 + (p[..., 1] / (0.36 * d)) ** 2
     q = p.copy()
     q[..., 2] = p[..., 2] + np.sign(p[..., 2]) * DISH_MM * np.exp(-r2)
-    return prism(q, (0.5 * w * waist, 0.5 * d * waist, 0.5 * h), 2.5, 0.6)
+    body = prism(q, (0.5 * w * waist, 0.5 * d * waist, 0.5 * h + 0.3), 2.5, 0.45)
+    corner = np.abs(p) - np.array([0.47 * w, 0.0, 0.30 * h])
+    corner[..., 1] = p[..., 1] - 0.26 * d
+    return join(body, ellipsoid(corner, np.zeros(3), np.array([3.6, 5.5, 0.20 * h])), 3.0)
 
 
 def _arch(p: Array, k: int) -> Array:
     """Pedicles, articular pillars, laminae and spinous process; ``p`` has its x folded to the left."""
     back, h = 0.5 * tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
     side = tables.CANAL_HALF_WIDTH_MM[k] + 2.6
-    pillar = np.array([side, back + 11.0, 0.10 * h])
-    pedicle = (np.array([0.30 * tables.BODY_WIDTH_MM[k], back - 4.0, 0.20 * h]), pillar + [0.0, -1.0, 0.05 * h])
+    pillar = np.array([side, back + 11.0, 0.16 * h])
+    pedicle = (np.array([0.30 * tables.BODY_WIDTH_MM[k], back - 4.0, 0.20 * h]), pillar + [0.0, -1.0, 0.0])
     tall = 0.26 * h
     out = blade(p, pedicle, (3.0, 3.0), (tall, tall))
-    out = join(out, ellipsoid(p, pillar, np.array([5.0, 5.0, 0.42 * h])), 2.5)
+    out = join(out, ellipsoid(p, pillar, np.array([5.0, 5.0, 0.30 * h])), 2.5)
     roof = back + 2 * CANAL_HALF_DEPTH_MM + 3.2
-    lamina = (pillar + np.array([-1.5, 1.0, -0.12 * h]), np.array([0.0, roof, -0.30 * h]))
-    out = join(out, blade(p, lamina, (3.0, 3.2), (0.42 * h, 0.40 * h)), 2.0)
+    lamina = (pillar + np.array([0.5, 5.2, -0.34 * h]), np.array([0.0, roof + 0.6, -0.32 * h]))
+    out = join(out, blade(p, lamina, (2.6, 3.2), (0.46 * h, 0.44 * h)), 2.5)
     tip = tables.SPINOUS_TIP_MM[k]
     root = np.array([0.0, roof + 1.0, -0.26 * h])
     end = np.array([0.0, back + tip[0] - 3.0, tip[1] + 2.0])
@@ -59,7 +62,7 @@ def _spinous(p: Array, root: Array, end: Array, k: int) -> Array:
     t = np.clip(q @ axis / length, 0.0, 1.0)
     rest = q - (t * length)[..., None] * axis
     thick = 2.5 + 0.9 * t**3
-    tall = (6.6 if 5 <= k <= 9 else 7.4) * (1 - 0.5 * t) + (1.5 if k >= 11 else 0.0)
+    tall = (7.6 if 5 <= k <= 9 else 8.2) * (1 - 0.48 * t) + (1.5 if k >= 11 else 0.0)
     other = np.sqrt(rest[..., 1] ** 2 + rest[..., 2] ** 2)
     r = np.sqrt((rest[..., 0] / thick) ** 2 + (other / tall) ** 2)
     slope = np.sqrt((rest[..., 0] / thick**2) ** 2 + (other / tall**2) ** 2)
@@ -70,20 +73,20 @@ def _processes(p: Array, k: int) -> Array:
     """Transverse and articular processes, x folded to the left."""
     back, h = 0.5 * tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
     side = tables.CANAL_HALF_WIDTH_MM[k] + 2.6
-    tip = transverse_tip(k)
-    root = np.array([side + 0.5, back + 11.5, 0.16 * h])
-    club = 4.6 if k < 11 else 3.8
-    out = blade(p, (root, tip - [club, 0.8, 0.0]), (4.0, 3.6), (4.8, 4.2))
-    out = join(out, ellipsoid(p, tip - [club, 0.6, 0.0], np.array([club, 4.4, 5.0])), 2.5)
+    club = transverse_club(k)
+    root = np.array([side + 0.5, back + 11.5, 0.12 * h])
+    out = blade(p, (root, club - [0.0, 0.2, 0.0]), (4.2, 3.8), (5.6, 4.6))
+    half = 4.6 if k < 11 else 3.8
+    out = join(out, ellipsoid(p, club, np.array([half, CLUB_DEPTH_MM, 5.2])), 2.5)
     face = back + FACET_BACK_MM
-    top = np.array([side - 0.6, face - 2.3, 0.5 * h + 2.4])
-    out = join(out, ellipsoid(p, top, np.array([4.8, 2.4, 7.0])), 1.6)
-    bottom = np.array([side - 1.8, face + 3.9, -0.5 * h - 1.2])
-    return join(out, ellipsoid(p, bottom, np.array([4.8, 2.5, 8.2])), 1.6)
+    top = np.array([side - 0.6, face - 2.3, 0.5 * h + 1.6])
+    out = join(out, ellipsoid(p, top, np.array([4.8, 2.3, 6.2])), 1.6)
+    bottom = np.array([side - 1.8, face + 4.1, -0.5 * h - 0.6])
+    return join(out, ellipsoid(p, bottom, np.array([4.8, 2.5, 7.6])), 1.6)
 
 
-CLUB_DEPTH_MM = 1.0
-"""From the front of a transverse tip, where the rib rests, to its canonical point."""
+CLUB_DEPTH_MM = 4.4
+"""Half depth of the club at the end of a transverse process: from its facet, where the rib rests, to its middle."""
 
 FACET_BACK_MM = 12.4
 """Plane of the facet joints behind the back wall of the body."""
@@ -93,6 +96,11 @@ def transverse_tip(k: int) -> Array:
     """(3,) canonical tip of the left transverse process of row ``k`` (0 is C7)."""
     x, behind, z = tables.TRANSVERSE_TIP_MM[k]
     return np.array([x, 0.5 * tables.BODY_DEPTH_MM[k] + behind + 3.5, z])
+
+
+def transverse_club(k: int) -> Array:
+    """(3,) canonical middle of the club at the end of the left transverse process."""
+    return transverse_tip(k) - np.array([4.6 if k < 11 else 3.8, 0.6, 0.0])
 
 
 def _canal(p: Array, k: int) -> Array:
@@ -133,7 +141,7 @@ class VertebraShapes:
     ----------
     arch : (14, 3) scale of the arch along left, back, up
     spinous : (14, 3) shift of the tip of the spinous process, mm
-    tip : (2, 14, 3) where the transverse tips are to be, local mm; NaN where nothing asks
+    tip : (2, 14, 3) where the clubs of the transverse processes are to be, local mm; NaN where nothing asks
     wave, phase, push : (14, 8, 3), (14, 8), (14, 8, 3) smooth deformation of each bone
     """
 
@@ -180,7 +188,7 @@ def map_points(p: Array, k: int, column: Spine, shapes: VertebraShapes) -> Array
         target = shapes.tip[side, k]
         if np.isnan(target).any():
             continue
-        at = _scaled((tip * [sign, 1.0, 1.0])[None], k, column, shapes)[0]
+        at = _scaled((transverse_club(k) * [sign, 1.0, 1.0])[None], k, column, shapes)[0]
         move = np.clip(target - at, -TIP_MOVE_MM, TIP_MOVE_MM)
         out = out + (reach * (sign * p[:, 0] > 0))[:, None] * move
     return out + np.sin(p @ shapes.wave[k].T + shapes.phase[k]) @ shapes.push[k]

@@ -17,9 +17,9 @@ from shapemodel.phantom.subject import Array, Subject, stream
 FIELDS = 72
 LONGEST_MM, SHORTEST_MM = 640.0, 120.0
 """Wave lengths of the first and last field."""
-LEADING_MM = 3.2
+LEADING_MM = 4.2
 """RMS displacement of the first field, one SD."""
-ONE_SIDED = 0.22
+ONE_SIDED = 0.16
 """Amplitude of the side's own part."""
 FAMILY_SEED = 20171
 """Of the fixed family: the same for everyone."""
@@ -36,7 +36,7 @@ def family() -> tuple[Array, Array, Array, Array]:
     along = rng.normal(size=(FIELDS, 3))
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     scree = tables.scree_percent()[3:]
-    tail = scree[-1] * (len(scree) / np.arange(len(scree) + 1, FIELDS + len(scree) + 1)) ** 1.6
+    tail = scree[-1] * (len(scree) / np.arange(len(scree) + 1, FIELDS + len(scree) + 1)) ** 1.0
     variance = np.concatenate([scree, tail])[:FIELDS]
     sd = LEADING_MM * np.sqrt(variance / variance[0])
     return direction * (2 * np.pi / length)[:, None], rng.uniform(0, 2 * np.pi, FIELDS), along, sd
