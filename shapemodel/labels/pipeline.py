@@ -13,13 +13,14 @@ from scipy import ndimage as ndi
 from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, rib, vertebra
 from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, step_cost
+from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import split_girdle
 from shapemodel.labels.records import BoneStatus, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import Start, attach_orphans, find_starts, name_components, paraspinal
 from shapemodel.labels.solid import bounding_box, keep_largest, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.spine import Discs, find_discs
 from shapemodel.labels.sternum import Plate, find_plate
-from shapemodel.labels.vertebrae import SpineFrame, disc_height, level_markers, spine_frame, vote_levels
+from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, level_markers, spine_frame, vote_levels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
 from shapemodel.mask import Coarse, Mask, Spacing, Thresholds, measure
 from shapemodel.reasons import Flag, StudyError
@@ -82,10 +83,11 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     girdle, comps = _components(work, plate)
     clock("girdle")
     numbering = _number(work, comps, hu, spacing, settings)
+    cartilage, trimmed = trim_fronts(work, plate, numbering.ribs)
     clock("numbering")
     smooth = smooth_slices(hu, spacing, SMOOTH_MM)
     clock("smooth")
-    labels = _fine(smooth, spacing, work, numbering, girdle, plate, clock)
+    labels = _fine(smooth, spacing, work, numbering, girdle, cartilage, plate, clock)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
     bones = _status(labels, spacing)
@@ -153,14 +155,16 @@ def _number(
     return Numbering(ribs, table, discs, share, votes, starts, orphans)
 
 
-def _fine(hu, spacing, work: Work, numbering: Numbering, girdle: Mask, plate: Plate, clock: Clock) -> NDArray[np.uint8]:
+def _fine(hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage: Mask, plate: Plate, clock: Clock) -> NDArray[np.uint8]:
     """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
     frame = spine_frame(hu.shape, spacing, work.canal, SPINE_SIDE_MM, SPINE_FRONT_MM, SPINE_BACK_MM)
     sub = hu[frame.box]
     low = work.limits.low
     bone = sub > low
     markers = level_markers(frame, bone, numbering.discs, numbering.levels)
-    ribs = upsample(np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs), work.factor, hu.shape)
+    small = np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs)
+    small[cartilage] = COSTAL_CARTILAGE
+    ribs = upsample(small, work.factor, hu.shape)
     own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
     markers[own] = ribs[frame.box][own]
     clock("markers")
@@ -169,24 +173,26 @@ def _fine(hu, spacing, work: Work, numbering: Numbering, girdle: Mask, plate: Pl
     clock("flood")
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
-    raw[rest] = np.where(ribs[rest] == OTHER_BONE, 0, ribs[rest])
+    raw[rest] = np.where(ribs[rest] >= OTHER_BONE, 0, ribs[rest])
     raw[upsample(plate.region(work), work.factor, hu.shape) & mask] = STERNUM
     clock("gather")
     out = solid_ribs(raw, list(RIBS), spacing)
     clock("solid ribs")
-    _solid_sternum(raw, out, spacing)
+    _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
     _solid_spine(raw, out, spacing, hu, frame, numbering, low)
-    out[(out == 0) & mask] = OTHER_BONE
+    rest = (out == 0) & mask
+    front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
+    out[rest] = np.where(upsample(front, work.factor, hu.shape)[rest], COSTAL_CARTILAGE, OTHER_BONE)
     clock("solid spine")
     return out
 
 
-def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], spacing: Spacing) -> None:
+def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], region: Mask, spacing: Spacing) -> None:
     mask = raw == STERNUM
     if not mask.any():
         return
     box = bounding_box(mask, 6.0, spacing)
-    solid = solid_plate(keep_largest(mask[box]), spacing)
+    solid = solid_plate(keep_largest(mask[box]), region[box], spacing)
     out[box][solid & (out[box] == 0)] = STERNUM
 
 
@@ -195,6 +201,7 @@ def _solid_spine(raw, out, spacing: Spacing, hu, frame: SpineFrame, numbering: N
     local = raw[frame.box]
     target = out[frame.box]
     n = len(discs.s)
+    tube = canal_mask(frame, hu[frame.box] < low)
     for level, label in numbering.levels.items():
         mask = local == label
         if label == OTHER_BONE or not mask.any():
@@ -211,8 +218,7 @@ def _solid_spine(raw, out, spacing: Spacing, hu, frame: SpineFrame, numbering: N
         if level < n:
             body &= s < disc_height(discs, level, ant)
             disc |= np.abs(s - disc_height(discs, level, ant)) < DISC_HALF_MM
-        canal = (np.hypot(lat, ant) < 6.0) & (hu[frame.box][box] < low)
-        solid = solid_vertebra(mask[box], body, canal, disc & (ant > 4), spacing)
+        solid = solid_vertebra(mask[box], body, tube[box], disc & (ant > 4), spacing)
         view = target[box]
         view[solid & (view == 0)] = label
 

@@ -124,9 +124,20 @@ def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]
     return labels
 
 
-def solid_plate(mask: Mask, spacing: Spacing) -> Mask:
-    """The sternum: closed by 5 mm, holes filled, one piece."""
-    return keep_largest(fill_planes(close_mm(mask, 5.0, spacing), spacing, 1500.0))
+def solid_plate(mask: Mask, region: Mask, spacing: Spacing) -> Mask:
+    """The sternum in its box: closed by 5 mm, each slice filled to its convex hull inside ``region``, one piece.
+
+    Axial sections of the sternum are convex to about a millimetre; the cortex of an old one is too thin to be
+    seen all round, so that holes alone would not be closed.
+    """
+    from skimage.morphology import convex_hull_image
+
+    closed = keep_largest(fill_planes(close_mm(mask, 5.0, spacing), spacing, 1500.0) & (region | mask))
+    out = closed.copy()
+    for k, m in enumerate(closed):
+        if m.sum() > 10:
+            out[k] |= convex_hull_image(m) & region[k]
+    return keep_largest(out)
 
 
 def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spacing) -> Mask:

@@ -17,10 +17,10 @@ from shapemodel.labels.canal import Canal
 from shapemodel.mask import Spacing
 
 STEP_MM = 1.0
-DEPTH_MM = (13.0, 27.0)
-"""In front of the canal's middle: behind these is the canal's wall (9 mm), beyond them T1's front (26 mm)."""
+DEPTH_MM = (11.0, 23.0)
+"""In front of the canal's middle: behind these is the canal's wall (9 mm), beyond them the front of a small T1."""
 SIDE_MM = 8.0
-TILTS_DEG = (-16.0, -8.0, 0.0, 8.0, 16.0)
+TILTS_DEG = (-18.0, -12.0, -6.0, 0.0, 6.0, 12.0, 18.0)
 """Wedge and tilt of a disc against the canal's cross-section."""
 REACH_MM = 5.0
 """Half of the thickest disc (8 mm) and the endplate beside it; more would reach the endplates from a mid-body."""

@@ -13,8 +13,12 @@ from shapemodel.mask import Mask
 
 BEHIND_FRONT_MM = 12.0
 """The sternum reaches this far behind the foremost lung of its height."""
-HALF_WIDTH_MM = (7.0, 36.0)
-"""Half width of the xiphoid, and of the widest manubrium (72 mm, with its clavicular corners)."""
+HALF_WIDTH_MM = (6.0, 33.0)
+"""Half width of the xiphoid, and of the widest manubrium (66 mm, with its clavicular corners)."""
+BODY_HALF_MM = 24.0
+"""Half width of the widest sternal body (48 mm)."""
+MANUBRIUM_MM = 55.0
+"""Height of the manubrium and the joint below it."""
 MIN_THICK_MM = 1.5
 """Bone along a ray through the plate that counts as plate: two cortices at partial volume."""
 MAX_GAP_MM = 14.0
@@ -85,8 +89,9 @@ def find_plate(work: Work) -> Plate:
     p = ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0))
     px = work.spacing[2]
     mid = _middle(p, work)
-    edge = [_edge(p, mid, side, work) for side in (-1, 1)]
     present = _extent(p, mid, work)
+    widest = _widest(present, work)
+    edge = [np.minimum(_edge(p, mid, side, work), widest / px) for side in (-1, 1)]
     off = (work.factor[2] - 1) / 2 * px / work.factor[2]
     return Plate(mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind)
 
@@ -108,13 +113,15 @@ def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
     score = mean(-12, 12) - 0.4 * (mean(-34, -20) + mean(20, 34))
     score = np.where(mean(-6, 6) > 0.5, score + 0.3, np.minimum(score, 0.0))
     z = np.arange(len(p))
+    weight = _upper(work)[:, None]
+    weighted = weight * score
     best, line = -np.inf, (0.0, 0.0)
     centre = float(np.median(np.abs(work.lat[:, 0, :]).argmin(axis=1)))
-    for slope in np.linspace(-0.3, 0.3, 25):
+    for slope in np.linspace(-0.15, 0.15, 13):
         for at in np.arange(centre - 50 / px, centre + 50 / px):
             cols = np.round(at + slope * sz / px * (z - len(z) / 2)).astype(int)
             ok = (cols >= 0) & (cols < p.shape[1])
-            value = score[z[ok], cols[ok]].sum() * sz - 20.0 * abs(slope)
+            value = weighted[z[ok], cols[ok]].sum() * sz - 150.0 * abs(slope)
             if value > best:
                 best, line = value, (float(at), float(slope))
     at, slope = line
@@ -122,8 +129,31 @@ def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
     k = int(8 / px)  # mm: a sternum bends by less from the straight line
     cols = np.round(base).astype(int)[:, None] + np.arange(-k, k + 1)[None]
     local = np.take_along_axis(score, np.clip(cols, 0, p.shape[1] - 1), axis=1)
-    shift = _dp(local - 0.02 * np.abs(np.arange(-k, k + 1)), 1, 0.6) - k
+    narrow = mean(-5, 5) - 0.5 * (mean(-14, -9) + mean(9, 14))
+    local = local + np.take_along_axis(narrow, np.clip(cols, 0, p.shape[1] - 1), axis=1)
+    shift = _dp(local - 0.02 * np.abs(np.arange(-k, k + 1)), 1, 0.45) - k
     return ndi.gaussian_filter1d(np.round(base) + shift, 10.0 / sz)
+
+
+def _upper(work: Work) -> NDArray[np.float64]:
+    """(Z,) weight 1 where manubrium and upper body must be, 20-130 mm below the top of the lungs, 0.25 below.
+
+    Further down calcified cartilages of the costal arch are as wide as the sternum.
+    """
+    lung = np.flatnonzero((work.lung_mm <= 0).any(axis=(1, 2)))
+    depth = (lung[-1] - np.arange(len(work.hu))) * work.spacing[0]
+    return np.interp(depth, [0.0, 20.0, 120.0, 150.0], [0.3, 1.0, 1.0, 0.25])
+
+
+def _widest(present: NDArray[np.bool_], work: Work) -> NDArray[np.float64]:
+    """(Z,) largest half width in mm: manubrium, then body, with a taper between and towards the xiphoid's tip."""
+    z = np.flatnonzero(present)
+    if not len(z):
+        return np.full(len(present), HALF_WIDTH_MM[1])
+    depth = (z[-1] - np.arange(len(present))) * work.spacing[0]
+    knots = [0.0, 8.0, MANUBRIUM_MM - 15.0, MANUBRIUM_MM, 2.2 * MANUBRIUM_MM, 3.4 * MANUBRIUM_MM]
+    widths = [24.0, HALF_WIDTH_MM[1], HALF_WIDTH_MM[1] - 5.0, BODY_HALF_MM, BODY_HALF_MM, 14.0]
+    return np.interp(depth, knots, widths)
 
 
 def _edge(p: NDArray[np.float64], mid: NDArray[np.float64], side: int, work: Work) -> NDArray[np.float64]:
@@ -142,15 +172,18 @@ def _edge(p: NDArray[np.float64], mid: NDArray[np.float64], side: int, work: Wor
     score = inside - outside
     reach = max(1, int(np.ceil(1.0 * work.spacing[0] / px)))
     path = _dp(score, reach, 0.10)
-    return ndi.gaussian_filter1d((path + lo).astype(float), 3.0 / work.spacing[0])
+    return ndi.gaussian_filter1d((path + lo).astype(float), 5.0 / work.spacing[0])
 
 
 def _extent(p: NDArray[np.float64], mid: NDArray[np.float64], work: Work) -> NDArray[np.bool_]:
     """(Z,) slices of the plate: the longest run of cover around the middle, small gaps allowed."""
     px = work.spacing[2]
-    h = max(1, int(5 / px))
+    h = max(1, int(8 / px))
     cols = np.clip(mid.round().astype(int)[:, None] + np.arange(-h, h + 1)[None], 0, p.shape[1] - 1)
-    cover = np.take_along_axis(p, cols, axis=1).mean(axis=1) > 0.5
+    strip = np.take_along_axis(p, cols, axis=1)
+    xiphoid = ndi.uniform_filter1d(strip, h, axis=1).max(axis=1) > 0.6  # may bend aside
+    notch = strip[:, h // 2 : -(h // 2)].mean(axis=1) > 0.6  # between the clavicles, which reach nearer
+    cover = np.where(np.arange(len(p)) > len(p) // 2, notch, xiphoid)
     gap = int(MAX_GAP_MM / work.spacing[0])
     closed = ndi.binary_closing(np.pad(cover, gap + 1), np.ones(gap + 1))[gap + 1 : -gap - 1]
     lab, n = ndi.label(closed)

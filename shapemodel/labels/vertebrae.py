@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from shapemodel.labels.canal import Canal
 from shapemodel.labels.spine import Discs
@@ -68,6 +69,24 @@ def spine_frame(
     s = canal.arclength(grid).reshape(len(z), len(y)).astype(np.float32)
     s3 = s[:, :, None] + lat * canal.tangent[:, 2].astype(np.float32)[:, None, None]
     return SpineFrame(box, s3, lat, ant)
+
+
+CANAL_SIDE_MM = 14.0
+CANAL_DEPTH_MM = (-12.0, 10.5)
+
+
+def canal_mask(frame: SpineFrame, soft: Mask) -> Mask:
+    """(Z, Y, X) bool: the soft inside of the canal, slice by slice connected to its middle."""
+    y0 = -sum(CANAL_DEPTH_MM) / 2
+    half = (CANAL_DEPTH_MM[1] - CANAL_DEPTH_MM[0]) / 2
+    inside = (frame.lat / CANAL_SIDE_MM) ** 2 + ((frame.ant + y0) / half) ** 2 < 1.0
+    flat = np.zeros((3, 3, 3), bool)
+    flat[1] = ndi.generate_binary_structure(2, 1)
+    lab, n = ndi.label(soft & inside, flat)
+    keep = np.zeros(n + 1, bool)
+    keep[np.unique(lab[np.broadcast_to(np.hypot(frame.lat, frame.ant) < 4.0, lab.shape)])] = True
+    keep[0] = False
+    return keep[lab]
 
 
 def disc_height(discs: Discs, k: int, ant: NDArray[np.float32]) -> NDArray[np.float32]:
