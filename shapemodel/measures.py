@@ -130,7 +130,7 @@ def measure(shape: Mesh, landmarks: Landmarks) -> dict[str, float]:
     """All measures of a shape by name, e.g. ``rib_left_06_length_mm``.
 
     ``rib_*_length_mm`` : along the centreline, from the head to the anterior end
-    ``rib_*_inclination_deg`` : angle of the chord head to anterior end below the horizontal, seen from the side
+    ``rib_*_inclination_deg`` : angle of the chord first to last ring below the horizontal, seen from the side
     (positive: the front end is lower), ``rib_*_span_mm`` its straight length
     ``cage_width_mm, cage_depth_mm, cage_height_mm`` : extent of all ribs, left-right, front-back, up-down
     ``sternum_length_mm`` : extent along its longest direction
@@ -142,9 +142,9 @@ def measure(shape: Mesh, landmarks: Landmarks) -> dict[str, float]:
     for sections in landmarks.ribs:
         name = bone(sections.label).name
         line = np.asarray(sections.matrix @ shape.vertices)
-        chord = line[-1] - line[0]
+        chord = line[-2] - line[1]  # whole rings: where a blunt end's outermost vertex lies is chance
         out[f"{name}_length_mm"] = float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum())
-        out[f"{name}_span_mm"] = float(np.linalg.norm(chord))
+        out[f"{name}_span_mm"] = float(np.linalg.norm(line[-1] - line[0]))
         out[f"{name}_inclination_deg"] = float(np.degrees(np.arctan2(-chord[2], abs(chord[1]))))
     ribs = shape.vertices[np.isin(shape.bone, RIBS)]
     if len(ribs):
