@@ -149,3 +149,27 @@ def retag(path: Path, **tags: Any) -> None:
         for key, value in tags.items():
             setattr(ds, key, value)
         ds.save_as(path)
+
+
+def compress_like_a_scanner(paths: list[Path], compressor: str) -> str:
+    """Store the pixels of files as JPEG Lossless (``JPEG``) or JPEG 2000; the name of the transfer syntax."""
+    import SimpleITK as sitk
+
+    for path in paths:
+        ds = pydicom.dcmread(path)
+        stored = np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns)
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(path.with_suffix(".tmp.dcm")))
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetUseCompression(True)
+        writer.SetCompressor(compressor)
+        writer.Execute(sitk.GetImageFromArray(stored[None]))
+        packed = pydicom.dcmread(path.with_suffix(".tmp.dcm"))
+        path.with_suffix(".tmp.dcm").unlink()
+        assert packed.file_meta.TransferSyntaxUID.is_compressed
+        ds.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
+        ds.PixelData = packed.PixelData
+        ds["PixelData"].VR = "OB"
+        ds["PixelData"].is_undefined_length = True
+        ds.save_as(path)
+    return str(packed.file_meta.TransferSyntaxUID.name)

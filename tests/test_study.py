@@ -6,9 +6,22 @@ from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
-from dicomfiles import AXIAL, ORIGIN, SHAPE, SPACING, Files, body, retag, write_enhanced, write_other, write_series
+from dicomfiles import (
+    AXIAL,
+    ORIGIN,
+    SHAPE,
+    SPACING,
+    Files,
+    body,
+    compress_like_a_scanner,
+    retag,
+    write_enhanced,
+    write_other,
+    write_series,
+)
 
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.study import RESAMPLED, read_ct, scan_box, to_axial
@@ -183,6 +196,20 @@ def test_rescale(tmp_path: Path, compressed: bool, slope: float, intercept: floa
     hu = (body() // 2 * 2).astype(np.int16)
     write_series(tmp_path, hu, Files(slope=slope, intercept=intercept, compressed=compressed))
     assert np.abs(array(read_ct(tmp_path)).astype(int) - hu).max() <= (0 if intercept == int(intercept) else 1)
+
+
+@pytest.mark.parametrize(("compressor", "name"), [("JPEG", "JPEG Lossless"), ("JPEG2000", "JPEG 2000")])
+def test_compressed_transfer_syntaxes(tmp_path: Path, compressor: str, name: str) -> None:
+    assert name in compress_like_a_scanner(write_series(tmp_path, body()), compressor)
+    assert_same(read_ct(tmp_path), body())
+
+
+def test_jpeg_ls(tmp_path: Path) -> None:
+    for path in write_series(tmp_path, body()):
+        ds = pydicom.dcmread(path)
+        ds.compress(pydicom.uid.JPEGLSLossless, generate_instance_uid=False)
+        ds.save_as(path)
+    assert_same(read_ct(tmp_path), body())
 
 
 def test_rescale_may_differ_from_slice_to_slice(tmp_path: Path) -> None:

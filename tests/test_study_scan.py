@@ -281,3 +281,11 @@ def test_a_copied_tree_is_a_duplicate(tmp_path: Path) -> None:
             (tmp_path / name / str(k % 2)).mkdir(exist_ok=True)
             path.rename(tmp_path / name / str(k % 2) / path.name)
     assert [r.reason for r in scan_folder(tmp_path)] == ["", "duplicate"]
+
+
+def test_series_of_a_study_in_folders_of_their_own_leave_no_further_rows(tmp_path: Path) -> None:
+    write_series(tmp_path / "thin", body(), patient(1))
+    write_series(tmp_path / "thick", body()[::2], patient(1, series=SERIES.format(9), spacing=(1.5, 1.25, 4.0)))
+    (tmp_path / "note.dcm").write_text("not DICOM")
+    rows = scan_folder(tmp_path)
+    assert sorted(r.reason for r in rows) == ["", "not_dicom"]

@@ -74,7 +74,7 @@ def _sharp(series: Series) -> bool:
 
 def _why(best: Series, usable: Sequence[Series], found: Sequence[Series]) -> str:
     words = ["derived" if _derived(best) else "original", "axial" if is_axial(best) else "not stored axially"]
-    words += [f"{best.spacing:g} mm", f"{best.length:.0f} mm long", f"{best.size[2]} slices"]
+    words += [f"{round(best.spacing, 2):g} mm", f"{best.length:.0f} mm long", f"{best.size[2]} slices"]
     if best.first.kernel:
         words.append("sharp kernel" if _sharp(best) else "soft kernel")
     text = ", ".join(words)

@@ -35,7 +35,7 @@ MIN_UID = 16
 MAX_SPACING_MM = 6.0
 """Thicker slices than this hide the spaces between the ribs."""
 
-MAX_IN_PLANE_MM = 1.6
+MAX_IN_PLANE_MM = 2.5
 """Coarser axial pixels than this are a coronal or sagittal series with thick slices."""
 
 MIN_LENGTH_MM = 100.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def scan_folder(
     slices, volumes, broken = _read_headers(root, progress)
     found = _dicom_studies(slices, broken, progress)
     found += [_volume_study(path) for path in volumes]
-    found += _leftovers(root, [f.where for f in found], broken)
+    found += _leftovers(root, {p.parent for p in (*(s.path for s in slices), *volumes)}, broken)
     if not found:
         raise StudyError("no_images", f"{root}: expected DICOM, NIfTI, NRRD or MHA files, found none")
     found.sort(key=lambda f: (str(f.where), f.row.series or ""))
@@ -142,11 +142,11 @@ def _dicom_study(members: Sequence[Series], patient: str, broken: Mapping[Path, 
     best, why = choose_series(members)
     who = person(_tags(best, members))
     reason, note, sha = best.reason, best.message or why, ""
+    cut = [p for p, (code, _) in broken.items() if code == "truncated" and p.parent in _folders(best)]
+    if cut and reason in ("", "missing_slice"):
+        reason, note = "truncated", f"{len(cut)} file(s) of the folder break off in their header: copy them again"
     if not reason:
-        cut = [p for p, (code, _) in broken.items() if code == "truncated" and p.parent in _folders(best)]
         try:
-            if cut:
-                raise StudyError("truncated", f"{len(cut)} file(s) of the folder break off in their header")
             sha = series_sha256(best)
         except StudyError as e:
             reason, note = e.code, str(e)
@@ -227,12 +227,12 @@ def _volume_study(path: Path) -> _Found:
     return _Found(path, "", Study("", ct=path, note=note, sha256=volume_sha256(image)))
 
 
-def _leftovers(root: Path, used: Sequence[Path], broken: Mapping[Path, tuple[str, str]]) -> list[_Found]:
+def _leftovers(root: Path, used: Collection[Path], broken: Mapping[Path, tuple[str, str]]) -> list[_Found]:
     """Rows for broken files that belong to no study, and for folders in which nothing was found."""
     found = []
     folders: dict[Path, list[str]] = defaultdict(list)
     for path, (code, _) in broken.items():
-        if not any(path.parent == u or path.parent == u.parent for u in used):
+        if path.parent not in used:
             folders[path.parent].append(code)
     for folder, codes in folders.items():
         code = max(codes)  # truncated says more than not_dicom
