@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TEMPLATE_FILE = "template.vtp"
 POPULATION_FILE = "population.h5"
+DIFFERENCE_FILE = "difference_female_male.vtp"
 GROUPS = ("pooled", "female", "male")
 
 
@@ -103,17 +104,34 @@ def models(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> 
         "who": [[s.subject, s.sex] for s in who],
         "covariates": covariates(workspace, who),
     }
-    chosen = {"completion": asdict(settings.section("completion")), "modes": settings.cohort.modes}
+    own = settings.cohort
+    chosen = [asdict(settings.section("completion")), own.modes, own.permutations, own.seed]
     key = stage_key("model", inputs, chosen)
 
     def body(work: Path) -> Outcome:
+        from shapemodel.population import write_population
+
         meshes = [registered_mesh(workspace, s.subject) for s in who]
-        made = verbs.model(meshes, who, covariates=covariates(workspace, who), settings=settings, facts=facts(who))
+        done = verbs.completed(meshes, who, covariates=covariates(workspace, who), settings=settings)
+        made = verbs.model(done, settings=settings, facts=facts(who))
         for group, fitted in made.items():
             verbs.write_model(fitted, work / model_file(group))
-        return Outcome({group: model_numbers(fitted) for group, fitted in made.items()})
+        write_population(done.population, work / POPULATION_FILE)
+        gap = verbs.difference(done, made, settings=settings)
+        if gap is not None:
+            write_vtp(gap, work / DIFFERENCE_FILE)
+        numbers = {group: model_numbers(fitted) for group, fitted in made.items()}
+        return Outcome({"groups": numbers, "measures": rounded(verbs.measures(done, made))})
 
     return run_stage(workspace, COHORT, "model", key=key, body=body)
+
+
+def rounded(table: Mapping[str, Mapping[str, tuple[float, float, int]]]) -> dict[str, dict[str, list[float | None]]]:
+    """Measures with two decimals; None for what is not a number."""
+    return {
+        group: {name: [None if x != x else round(float(x), 2) for x in values] for name, values in sorted(rows.items())}
+        for group, rows in table.items()
+    }
 
 
 def facts(studies: Sequence[Any]) -> dict[str, Any]:

@@ -190,7 +190,9 @@ def model(args: argparse.Namespace) -> None:
     studies = [rows[named(Path(m), set(rows))] for m in args.meshes]
     names = ("age_years", "height_cm", "weight_kg")
     table = {name: [getattr(s, name) for s in studies] for name in names}
-    made = verbs.model([read_vtp(m) for m in args.meshes], studies, covariates=table, settings=chosen(args))
+    settings = chosen(args)
+    done = verbs.completed([read_vtp(m) for m in args.meshes], studies, covariates=table, settings=settings)
+    made = verbs.model(done, settings=settings)
     place = Path(args.out)
     place.mkdir(parents=True, exist_ok=True)
     for group, fitted in made.items():
@@ -212,8 +214,6 @@ def mean(args: argparse.Namespace) -> None:
     path = output(args)
     fitted = verbs.read_model(args.model)
     mesh = verbs.symmetric_mean(fitted) if args.symmetric else verbs.mean(fitted)
-    if mesh is None:
-        raise InputError(f"{args.model}: no symmetric form")
     write_shape(mesh, path, fitted, f"{fitted.group} mean{' (symmetric)' if args.symmetric else ''}")
     say(args, f"{path}: mean of {fitted.n_subjects} ({fitted.group})")
 

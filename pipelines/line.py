@@ -1,6 +1,7 @@
 """The line: studies of a manifest -> template -> correspondences -> models -> results and report.
 
-Fan out (:mod:`pipelines.subject`), gather (:mod:`pipelines.cohort`), give (:mod:`pipelines.deliver`).
+Fan out (:mod:`pipelines.subject`), gather (:mod:`pipelines.cohort`), give (:mod:`pipelines.deliver`,
+:mod:`pipelines.review`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import cohort, deliver, pool, workspace
+from pipelines import cohort, deliver, pool, review, workspace
 from pipelines.corrections import OVERRIDES_FILE
 from pipelines.progress import Quiet
 from pipelines.provenance import git_commit, tree_sha256, value_sha256, versions
@@ -132,8 +133,8 @@ def run(manifest: str | Path, out: str | Path, *, settings: Settings, progress: 
         enough(used, line)
         line.gather("models", cohort.models, used, settings)
         line.gather("results", deliver.results, settings)
-        deliver.write_cohort(space, studies, line.refused)
-        line.gather("report", deliver.report, studies, line.refused, settings)
+        review.write_cohort(space, studies, line.refused)
+        line.gather("report", review.report, studies, line.refused, settings)
         files = {p.name: p for p in sorted(space.results.iterdir()) if p.is_file() and not p.name.startswith(".")}
         refused = {k: (code, message) for k, (code, message, _) in line.refused.items()}
         return RunResult(space, tuple(s.subject for s in used), refused, files, tuple(line.redone))
@@ -145,8 +146,8 @@ def report(folder: str | Path, *, settings: Settings) -> Path:
     if not (root / "provenance.json").is_file():
         raise InputError(f"{root}: expected the folder of a run, found no provenance.json in it")
     with workspace.opened(root) as space:
-        studies, refused = deliver.read_cohort(space)
-        record, _ = deliver.report(space, studies, refused, settings)
+        studies, refused = review.read_cohort(space)
+        record, _ = review.report(space, studies, refused, settings)
         return space.results / next(iter(record.outputs))
 
 

@@ -46,15 +46,15 @@ class CohortSettings:
     ----------
     template : a .vtp to use as template; empty: composed from the cohort
     template_studies : how many of the most complete studies the template is composed from
-    groupwise_rounds : 0: the composed template as it is; 1 or more: replaced by the mean of that many rounds
     modes : most modes kept in a model, 0: all
+    permutations : of the test of the difference between the sexes
     seed : of every draw in the cohort stages
     """
 
     template: str = ""
     template_studies: int = 6
-    groupwise_rounds: int = 0
     modes: int = 0
+    permutations: int = 1000
     seed: int = 1
 
 

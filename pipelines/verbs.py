@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
     from numpy.typing import NDArray
 
+    from shapemodel.completion import Completion
     from shapemodel.correspondence import Registration
     from shapemodel.labels import Labelled
     from shapemodel.mesh import Mesh
@@ -122,30 +123,77 @@ def register(
     return found
 
 
-def model(
+def completed(
     meshes: Sequence[Mesh],
     studies: Sequence[Study],
     *,
     covariates: Mapping[str, Sequence[float | None]] | None = None,
     settings: Settings | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> dict[str, ShapeModel]:
-    """Registered meshes of a cohort -> pooled, female and male model in one frame.
-
-    A sex with fewer than two studies has no model of its own.
-    """
+) -> Completion:
+    """Registered meshes of a cohort -> all in one frame, with what their scans cut off filled in."""
     from shapemodel.completion import complete
-    from shapemodel.model import fit_model
     from shapemodel.population import gather
 
-    chosen = settings or Settings()
     population = gather(
         meshes, subjects=[s.subject for s in studies], sex=[s.sex for s in studies], covariates=covariates
     )
-    done = complete(population, settings=chosen.section("completion"))
-    counts = {"pooled": len(studies), "female": population.sex.count("F"), "male": population.sex.count("M")}
-    modes = chosen.cohort.modes or None
+    return complete(population, settings=(settings or Settings()).section("completion"))
+
+
+def model(
+    done: Completion, *, settings: Settings | None = None, facts: Mapping[str, Any] | None = None
+) -> dict[str, ShapeModel]:
+    """A cohort in one frame -> its pooled, female and male model.
+
+    A sex with fewer than two studies has no model of its own. ``facts`` go into the models' metadata.
+    """
+    from shapemodel.model import fit_model
+
+    sex = done.population.sex
+    counts = {"pooled": len(sex), "female": sex.count("F"), "male": sex.count("M")}
+    modes = (settings or Settings()).cohort.modes or None
     return {g: fit_model(done, g, n_modes=modes, metadata=facts) for g, n in counts.items() if n >= LEAST_GROUP}
+
+
+def difference(done: Completion, models: Mapping[str, ShapeModel], *, settings: Settings | None = None) -> Mesh | None:
+    """The female mean with what separates it from the male mean, in their common frame; None without both.
+
+    Arrays: ``difference_mm`` (V, 3) male - female; ``distance_mm`` (V,) its length; ``outward_mm`` (V,) along
+    the outward normal, positive where the male surface lies outside the female one; ``p`` and ``q`` (V,) of the
+    permutation test and the false-discovery rate.
+    """
+    import numpy as np
+
+    from shapemodel import means
+    from shapemodel.mesh import vertex_normals
+
+    if not {"female", "male"} <= models.keys():
+        return None
+    chosen = (settings or Settings()).cohort
+    found = means.difference(done, "female", "male", permutations=chosen.permutations, seed=chosen.seed)
+    base = mean(models["female"])
+    gap = models["male"].mean - models["female"].mean
+    outward = np.einsum("ij,ij->i", gap, vertex_normals(base.vertices, base.faces))
+    return base.with_arrays(
+        difference_mm=gap, distance_mm=np.linalg.norm(gap, axis=1), outward_mm=outward, p=found.p, q=found.q
+    )
+
+
+def measures(done: Completion, models: Mapping[str, ShapeModel]) -> dict[str, dict[str, tuple[float, float, int]]]:
+    """Anatomical measures of each group: name -> (mean, standard deviation, subjects that showed it)."""
+    from shapemodel.measures import landmarks_of, measure_group
+    from shapemodel.population import group_index
+
+    first = next(iter(models.values()))
+    landmarks = landmarks_of(first.reference)
+    table = {}
+    for group in models:
+        index = group_index(done.population, group)
+        own = measure_group(
+            done.population.vertices[index], first.reference, landmarks, visible=done.population.visible[index]
+        )
+        table[group] = {m.name: (m.mean, m.sd, m.n) for m in own}
+    return table
 
 
 def mean(fitted: ShapeModel) -> Mesh:
@@ -195,10 +243,18 @@ def preview(
     return draw(ct, label, surfaces(label, settings=settings), shift=shift, roi=box)
 
 
-def symmetric_mean(fitted: ShapeModel) -> Mesh | None:
-    """The left-right symmetric form of a model's mean."""
-    del fitted
-    return None
+def symmetric_mean(fitted: ShapeModel, matrix: Any = None) -> Mesh:
+    """The left-right symmetric form of a model's mean; ``matrix`` is the template's :func:`mirror_map`."""
+    from shapemodel.symmetry import symmetric_mean as make
+
+    return make(fitted, matrix)
+
+
+def mirror_map(fitted: ShapeModel) -> Any:
+    """Which points mirror which on the models' common template; the same for all groups."""
+    from shapemodel.symmetry import mirror_map as make
+
+    return make(mean(fitted))
 
 
 def query(
@@ -224,6 +280,10 @@ def query(
 
     from shapemodel import query as module
 
+    if sample and covariates:
+        from shapemodel.covariates import residual_samples
+
+        return residual_samples(fitted, dict(covariates), sample[0], seed=sample[1])
     asked = [
         name for name, given in (("modes", modes if not joint else None), ("joint", joint), ("sample", sample)) if given
     ]
@@ -239,7 +299,12 @@ def query(
         return module.sample_shapes(fitted, sample[0], seed=sample[1])
     if modes:
         return [module.query(fitted, mode=dict(modes), kind=kind)]
-    raise InputError("covariates are not available")
+    from shapemodel import covariates as by
+
+    known = dict(covariates or {})
+    if residual_mode:
+        return [by.residual_query(fitted, known, mode=residual_mode[0], percentile=residual_mode[1])]
+    return [by.covariate_query(fitted, known)]
 
 
 def deck_notes(fitted: ShapeModel) -> tuple[str, ...]:

@@ -66,12 +66,19 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "shapemodel.latent",
         "shapemodel.pca",
         "shapemodel.model",
-        "shapemodel.query",
+        "shapemodel.means",
         "shapemodel.measures",
         "shapemodel.interchange",
     ),
-    "results": ("shapemodel.query", "shapemodel.export", "shapemodel.render", "pipelines.deliver"),
-    "report": ("shapemodel.report", "shapemodel.reasons", "pipelines.deliver"),
+    "results": (
+        "shapemodel.symmetry",
+        "shapemodel.export",
+        "shapemodel.meshquality",
+        "shapemodel.intersections",
+        "shapemodel.render",
+        "pipelines.deliver",
+    ),
+    "report": ("shapemodel.report", "shapemodel.reasons", "pipelines.review"),
 }
 """Modules whose source decides a stage's result; a change of their code makes the stage run again."""
 
