@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from shapemodel.labelmaps.schemes import OUR_LABELS, SCHEMES, check_order, table_of
+from shapemodel.labelmaps.schemes import OUR_LABELS, SCHEMES, check_order, present, table_of
 from shapemodel.labelmaps.slicer import read_seg_nrrd, write_seg_nrrd
 from shapemodel.labelmaps.volumes import load, read_masks, read_numpy, same_grid, translate, write_numpy, write_volume
+from shapemodel.mesh import Mesh
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.study.geometry import RESAMPLED, require_axial, to_axial
 
@@ -120,13 +121,20 @@ def _shifted(labels: sitk.Image, reference: sitk.Image, offset: np.ndarray) -> s
     return result
 
 
-def write_labels(image: sitk.Image, path: str | Path, *, mask: bool = False, subject: str = "subject") -> Path:
+def write_labels(
+    image: sitk.Image,
+    path: str | Path,
+    *,
+    mask: bool = False,
+    subject: str = "subject",
+    ct: sitk.Image | None = None,
+    mesh: Mesh | None = None,
+) -> Path:
     """Write a label map in the format that the ending of ``path`` names.
 
     ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha``; ``.seg.nrrd`` with names and colours for 3D Slicer; ``.npy`` (no
     geometry) and ``.npz`` (with ``mask``: bone or not, bool); ``.dcm``, or a folder (no ending), for DICOM SEG with
-    ``subject`` as its patient; ``.mrb`` for a Slicer scene without CT
-    (:func:`shapemodel.labelmaps.scene.write_scene` takes CT and surfaces too).
+    ``subject`` as its patient; ``.mrb`` for a Slicer scene, with ``ct`` and surfaces (``mesh``) if they are given.
 
     Parameters
     ----------
@@ -143,7 +151,7 @@ def write_labels(image: sitk.Image, path: str | Path, *, mask: bool = False, sub
     require_axial(image)
     if image.GetPixelID() != sitk.sitkUInt8:
         image = sitk.Cast(image, sitk.sitkUInt8)
-    strange = set(np.unique(sitk.GetArrayViewFromImage(image)).tolist()) - {0, *OUR_LABELS}
+    strange = set(present(sitk.GetArrayViewFromImage(image))) - set(OUR_LABELS)
     if strange:
         raise ValueError(f"expected the label numbers of the vocabulary, found {sorted(strange)}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +169,7 @@ def write_labels(image: sitk.Image, path: str | Path, *, mask: bool = False, sub
     if ending == ".mrb":
         from shapemodel.labelmaps.scene import write_scene
 
-        return write_scene(path, labels=image)
+        return write_scene(path, ct=ct, labels=image, mesh=mesh)
     if ending in _VOLUMES[:4]:
         return write_volume(image, path)
     raise InputError(f"{path}: expected one of {', '.join(ENDINGS)} or a folder for DICOM SEG, found {ending}")

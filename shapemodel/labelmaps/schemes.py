@@ -115,6 +115,14 @@ def our_number(name: str) -> int | None:
     return 0 if plain in _ORGANS or _PAIRED_ORGANS.fullmatch(plain) else None
 
 
+def present(labels: NDArray[np.uint8]) -> list[int]:
+    """Label numbers of a (Z, Y, X) map, ascending, 0 left out; much faster than sorting it."""
+    found = np.zeros(256, bool)
+    for plane in labels:
+        found[plane] = True
+    return [int(k) for k in np.flatnonzero(found) if k]
+
+
 def to_ours(values: NDArray[np.integer], table: NDArray[np.int16], what: str) -> NDArray[np.uint8]:
     """Numbers of another scheme as ours; StudyError ``bad_labels`` names the numbers that it does not know."""
     low, high = int(values.min()), int(values.max())

@@ -23,7 +23,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from shapemodel.anatomy import bone
 from shapemodel.files import replacing
 from shapemodel.labelmaps.codes import CATEGORY, SCHEME, SIDES, coded
-from shapemodel.labelmaps.schemes import LAST_BONE, OUR_LABELS, our_number
+from shapemodel.labelmaps.schemes import LAST_BONE, OUR_LABELS, our_number, present
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.study.geometry import to_axial
 
@@ -41,7 +41,7 @@ def write_dicom_seg(image: sitk.Image, path: Path, *, subject: str) -> Path:
     """
     target = path if path.suffix.lower() == ".dcm" else path / "labels.dcm"
     values = sitk.GetArrayViewFromImage(image)
-    labels = [int(v) for v in np.unique(values) if v]
+    labels = present(values)
     if not labels:
         raise InputError(f"{path}: expected at least one label, found an empty map")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapemodel.anatomy import bone
 from shapemodel.files import replacing
 from shapemodel.labelmaps.codes import terminology_entry
-from shapemodel.labelmaps.schemes import LAST_BONE, our_number
+from shapemodel.labelmaps.schemes import LAST_BONE, our_number, present
 from shapemodel.reasons import StudyError
 from shapemodel.study.geometry import to_axial
 
@@ -47,7 +47,7 @@ def write_seg_nrrd(image: sitk.Image, path: Path) -> Path:
     out.SetMetaData("Segmentation_ConversionParameters", _reference_geometry(image))
     size = image.GetSize()
     extent = " ".join(f"0 {n - 1}" for n in size)
-    for i, label in enumerate(int(v) for v in np.unique(values) if v):
+    for i, label in enumerate(present(values)):
         b = bone(label)
         fields = {
             "ID": b.name,
@@ -94,11 +94,17 @@ def read_seg_nrrd(path: Path) -> sitk.Image:
     layers = sitk.GetArrayViewFromImage(image)
     layers = layers[..., None] if layers.ndim == 3 else layers
     labels = np.zeros(layers.shape[:3], np.uint8)
-    for s in sorted(segments, key=lambda s: (s.number <= LAST_BONE, s.number)):
+    for s in segments:
         if s.layer >= layers.shape[3]:
             raise StudyError("bad_labels", f"{path}: segment {s.name}: expected a layer below {layers.shape[3]}")
-        if s.number:
-            labels[layers[..., s.layer] == s.value] = s.number
+    for layer in range(layers.shape[3]):
+        table = np.zeros(int(layers.max()) + 1, np.uint8)
+        for s in segments:
+            if s.layer == layer and s.value < len(table):
+                table[s.value] = s.number
+        found = table[layers[..., layer]]
+        wins = (found > 0) & ((labels == 0) | (labels > LAST_BONE))  # bones of the model win over the rest
+        labels[wins] = found[wins]
     result = sitk.GetImageFromArray(labels)
     result.CopyInformation(image)
     return to_axial(_uncropped(result, tags), outside=0, labels=True)
