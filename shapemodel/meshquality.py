@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shapemodel.anatomy import bone
 from shapemodel.intersections import DETECTOR, Intersections, find_intersections
 from shapemodel.mesh import Faces, Mesh, Points
+from shapemodel.surfaces import euler_number, expected_euler
 
 TIME_STEP_FACTOR = 0.9
 """Safety factor on the critical time step, as in explicit solvers' control cards (TSSFAC)."""
@@ -50,6 +51,7 @@ class Gate:
     max_angle_hard : degrees, largest angle
     aspect_hard, aspect_target : Verdict aspect ratio
     edge_hard : mm, shortest edge allowed
+    topology : whether each bone must have the Euler number of its anatomy
     """
 
     name: str
@@ -59,9 +61,10 @@ class Gate:
     aspect_hard: float = 3.0
     aspect_target: float = 2.0
     edge_hard: float = 0.5
+    topology: bool = False
 
 
-TEMPLATE_GATE = Gate("template", 26.0, 35.0, 120.0, 2.2, 1.7)
+TEMPLATE_GATE = Gate("template", 26.0, 35.0, 120.0, 2.2, 1.7, topology=True)
 """A mesh fresh from remeshing, whose connectivity every subject inherits."""
 
 SHAPE_GATE = Gate("shape", 18.0, 27.0, 140.0, 3.0, 2.0)
@@ -167,7 +170,7 @@ def assess(mesh: Mesh, gate: Gate = SHAPE_GATE, *, material: Material = Material
     """
     parts, whole = quality_table(mesh, gate=gate, material=material)
     cuts = find_intersections(mesh)
-    failures = [*_manifold_failures(mesh)]
+    failures = _manifold_failures(mesh, gate.topology)
     for part in parts:
         failures += _part_failures(part, gate)
     if whole.min_angle_99 < gate.min_angle_target:
@@ -221,13 +224,16 @@ def open_edges(faces: Faces) -> int:
     n = int(faces.max()) + 1
     forth, count = np.unique(directed[:, 0] * n + directed[:, 1], return_counts=True)
     back = np.unique(directed[:, 1] * n + directed[:, 0])
-    return int((count > 1).sum() + len(np.setxor1d(forth, back)))
+    return int((count > 1).sum() + len(np.setxor1d(forth, back)) // 2)
 
 
-def _manifold_failures(mesh: Mesh) -> list[str]:
+def _manifold_failures(mesh: Mesh, topology: bool) -> list[str]:
     failures = []
     for label in mesh.labels:
-        bad = open_edges(mesh.select(label)[1])
+        v, f, _ = mesh.select(label)
+        bad, euler = open_edges(f), euler_number(len(v), f)
+        if topology and not bad and euler != expected_euler(label):
+            failures.append(f"{bone(label).name}: Euler number {euler}, expected {expected_euler(label)}")
         if bad:
             failures.append(f"{bone(label).name}: {bad} edges are open or shared by more than two faces")
     return failures

@@ -7,6 +7,7 @@ ends get shorter edges: space is magnified around them while the remesher works.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,17 +17,23 @@ from numpy.typing import NDArray
 from shapemodel.anatomy import bone
 from shapemodel.carve import CarveSettings, carve
 from shapemodel.contact import separate
+from shapemodel.intersections import intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points, join, volume
-from shapemodel.meshquality import TEMPLATE_GATE, open_edges
+from shapemodel.meshquality import TEMPLATE_GATE, open_edges, triangle_metrics
 from shapemodel.reasons import StudyError
 from shapemodel.repair import improve, repair
-from shapemodel.surfaces import keep_pieces, to_volume
+from shapemodel.surfaces import euler_number, keep_pieces, to_volume
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
 Part = tuple[Points, Faces]
 
 FIRST_ITERATIONS = 4
 """Rounds of the remesher that suffice to see which ends it cuts off."""
+
+EDGE_FACTORS = (1.0, 0.96, 1.04, 0.92)
+"""Edge lengths tried one after another, as shares of the one wanted: the remesher now and then pinches a thin place."""
 
 MEAN_TRIANGLE = np.sqrt(3) / 2
 """Area per vertex of a uniform mesh, in squares of its edge length."""
@@ -70,11 +77,26 @@ def remesh(vertices: Points, faces: Faces, *, settings: RemeshSettings = RemeshS
     coarse = _botsch(vertices, faces, settings.edge_mm, FIRST_ITERATIONS)
     tips = _thin_ends(vertices, *coarse, settings)
     warped = _magnified(vertices, tips, settings)
-    u, g = _botsch(warped, faces, settings.edge_mm, settings.iterations)
-    u = _carry_back(u, warped, vertices, faces)
-    u, g = keep_pieces(u, g, 0.5)
-    u = improve(u, g, TEMPLATE_GATE.min_angle_target, surface=(vertices, faces))
-    return to_volume(u, g, volume(vertices, faces)), g
+    best: Part | None = None
+    for factor in EDGE_FACTORS:
+        u, g = _botsch(warped, faces, settings.edge_mm * factor, settings.iterations)
+        u, g = keep_pieces(_carry_back(u, warped, vertices, faces), g, 0.5)
+        u = improve(u, g, TEMPLATE_GATE.min_angle_target, surface=(vertices, faces))
+        u = to_volume(u, g, volume(vertices, faces))
+        if _is_fit(u, g, euler_number(len(vertices), faces)):
+            return u, g
+        best = best or (u, g)
+    assert best is not None
+    logger.warning("a bone could not be remeshed within the limits of a template; its best mesh is kept")
+    return best
+
+
+def _is_fit(u: Points, g: Faces, euler: int) -> bool:
+    """Whether a remeshed bone has its topology, good triangles, and none that cut each other."""
+    angle = triangle_metrics(u, g)["min_angle"].min()
+    return bool(euler_number(len(u), g) == euler and angle >= TEMPLATE_GATE.min_angle_hard) and not len(
+        intersecting_pairs(u, g)
+    )
 
 
 def remesh_bones(
