@@ -27,16 +27,16 @@ DISC = 85.0
 JOINT = 160.0
 """Cartilage, capsule and bone dust where two bones meet (150-217 HU in the costovertebral joints of two real CTs)."""
 CARTILAGE = 105.0
-CALCIFIED = 850.0
+CALCIFIED = 900.0
 """Dense calcified cartilage; patches vary around it."""
 CALCIFICATION_THRESHOLD = 187.5
 """HU above which costal cartilage counts as calcified (sensitivity 98.6 %, specificity 99.7 %)."""
 CORTEX = 980.0
 """Cortical bone before blur; at 0.75 mm pixels and 2 mm slices 0.7-1.2 mm of it reads 300-900 HU."""
-CORTEX_SPREAD = 0.3
+CORTEX_SPREAD = 0.12
 """Standard deviation of the cortex from place to place, relative: pores, and cortex that the bone lacks."""
-RIM = 130.0
-RIM_MM = 0.55
+RIM = 115.0
+RIM_MM = 0.65
 """The outline that readers draw and thresholds find is where HU leaves that of soft tissue; the dense cortex begins
 this far inside it (in four real CTs HU peaks 1-1.5 mm inside the outline, and passes 300 at 0.5 mm)."""
 SUBCORTICAL = 0.8

@@ -73,7 +73,8 @@ def _paint_cartilage(canvas: Canvas, name: str, scene: Scene, lime_of: tuple[flo
     lime = np.clip((patches - _upper_quantile(amount)) / 0.6, 0.0, 1.0) * np.clip(0.35 + place, 0.0, 1.0)
     if fused:
         lime = np.maximum(lime, 0.55 * place + 0.15)
-    hu = np.asarray(hu_of.CARTILAGE + lime * (hu_of.CALCIFIED - hu_of.CARTILAGE), np.float32)
+    dense = hu_of.CALCIFIED * (1.0 + 0.3 * from_tile(canvas.grain, box))
+    hu = np.asarray(hu_of.CARTILAGE + lime * (dense - hu_of.CARTILAGE), np.float32)
     canvas.blend(box, share, hu)
     canvas.labels[box][(share >= 0.5) & (hu >= hu_of.CALCIFICATION_THRESHOLD)] = anatomy.COSTAL_CARTILAGE
 
@@ -91,7 +92,7 @@ def inner_surface(v: Points, f: Faces, thickness: NDArray[np.float64]) -> Points
 
 
 def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDArray[np.float64]:
-    """(n,) mm: the mean of the bone, thicker in the arch of a vertebra and in mid-rib, with slow variation."""
+    """(n,) mm: the mean of the bone, thicker in the arch of a vertebra, thin at the front of ribs; it varies slowly."""
     mean = hu_of.cortex_mm(label, scene.age_years, scene.sex) * knobs.cortex_scale
     kind = anatomy.bone(label).kind
     factor = np.ones(len(v))
@@ -99,10 +100,11 @@ def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDA
         y = (v[:, 1] - v[:, 1].min()) / max(np.ptp(v[:, 1]), 1.0)
         factor += 1.6 * np.clip((y - 0.42) / 0.12, 0, 1)
     elif kind == "rib":
-        y = np.abs((v[:, 1] - v[:, 1].mean()) / max(np.ptp(v[:, 1]), 1.0))
-        factor += 0.3 - 0.9 * y
-    wave = np.sin(v @ np.array([0.31, 0.23, 0.41]) + label) * np.sin(v @ np.array([-0.17, 0.35, 0.21]) + 2.0 * label)
-    return mean * factor * (1.0 + 0.35 * wave)
+        y = (v[:, 1] - v[:, 1].min()) / max(np.ptp(v[:, 1]), 1.0)
+        factor += 0.3 - 0.75 * np.clip(1.0 - y / 0.45, 0, 1) - 0.35 * np.clip((y - 0.85) / 0.15, 0, 1)
+    phase = np.array([1.0, 2.0]) * label
+    wave = np.sin(v @ np.array([0.13, 0.10, 0.17]) + phase[0]) * np.sin(v @ np.array([-0.07, 0.15, 0.09]) + phase[1])
+    return mean * factor * (1.0 + 0.5 * wave)
 
 
 def _paint_bone(canvas: Canvas, label: int, surface: Surface, scene: Scene, knobs: CTKnobs) -> None:
