@@ -136,11 +136,24 @@ def write_vtp(mesh: Mesh, path: str | Path) -> Path:
         poly.field_data[name] = [value] if isinstance(value, str) else np.atleast_1d(value)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part.vtp")
     try:
-        poly.save(part)
+        part.write_bytes(_vtp_bytes(poly))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def _vtp_bytes(poly: Any) -> bytes:
+    """The file in memory: VTK itself crashes when the disk is full, Python says so."""
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
+
+    writer = vtkXMLPolyDataWriter()
+    writer.SetInputData(poly)
+    writer.SetDataModeToBinary()
+    writer.WriteToOutputStringOn()
+    if not writer.Write():
+        raise RuntimeError("VTK could not write the mesh")
+    return str(writer.GetOutputString()).encode("ascii")
 
 
 def read_vtp(path: str | Path) -> Mesh:

@@ -15,6 +15,7 @@ from shapemodel.anatomy import bone
 from shapemodel.files import replacing
 from shapemodel.labelmaps.codes import terminology_entry
 from shapemodel.labelmaps.schemes import LAST_BONE, our_number, present
+from shapemodel.labelmaps.volumes import write_image
 from shapemodel.reasons import StudyError
 from shapemodel.study.geometry import to_axial
 
@@ -63,7 +64,7 @@ def write_seg_nrrd(image: sitk.Image, path: Path) -> Path:
         for key, value in fields.items():
             out.SetMetaData(f"Segment{i}_{key}", value)
     with replacing(path) as part:
-        sitk.WriteImage(out, str(part), useCompression=True)
+        write_image(out, part)
     return path
 
 

@@ -7,7 +7,11 @@ the description field too, and a file that still agrees with them is read back t
 from __future__ import annotations
 
 import base64
+import errno
+import io
 import logging
+import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -19,7 +23,7 @@ from shapemodel.files import replacing
 from shapemodel.labelmaps.schemes import LAST_BONE, our_number, to_ours
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.study.geometry import to_axial
-from shapemodel.study.volume import load_volume
+from shapemodel.study.volume import load_volume, nifti_length
 
 log = logging.getLogger(__name__)
 
@@ -107,21 +111,40 @@ def write_volume(image: sitk.Image, path: Path) -> Path:
         exact = base64.b64encode(_EXACT.pack(*image.GetOrigin(), *image.GetSpacing())).decode()
         image.SetMetaData("ITK_FileNotes", _MARK + exact)
     with replacing(path) as part:
-        sitk.WriteImage(image, str(part), useCompression=True)
+        write_image(image, part)
     return path
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Write an image compressed; OSError when the disk is full, which ITK says in other ways or not at all."""
+    error: RuntimeError | None = None
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as e:
+        error = e
+    needed = sitk.GetArrayViewFromImage(image).nbytes
+    whole = error is None
+    if whole and path.name.lower().endswith(NIFTI):
+        whole = nifti_length(path, needed) >= needed % 2**32
+    if whole:
+        return
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    raise error or OSError(errno.EIO, "the file was written only in part", str(path))
 
 
 def write_numpy(image: sitk.Image, path: Path, *, mask: bool) -> Path:
     """(Z, Y, X) uint8 label numbers, or bool with ``mask``; .npz adds ``origin``, ``spacing`` (3,) mm."""
     array = sitk.GetArrayFromImage(image)
     array = array != 0 if mask else array
-    with replacing(path) as part, part.open("wb") as f:
-        if path.suffix == ".npy":
-            np.save(f, array)
-        else:
-            np.savez_compressed(
-                f, labels=array, origin=np.array(image.GetOrigin()), spacing=np.array(image.GetSpacing())
-            )
+    buffer = io.BytesIO()  # NumPy's own file writing loses the error number of a full disk
+    if path.suffix == ".npy":
+        np.save(buffer, array)
+    else:
+        origin, spacing = np.array(image.GetOrigin()), np.array(image.GetSpacing())
+        np.savez_compressed(buffer, labels=array, origin=origin, spacing=spacing)
+    with replacing(path) as part:
+        part.write_bytes(buffer.getbuffer())
     return path
 
 

@@ -212,18 +212,24 @@ def _check_nifti_length(path: Path, reader: sitk.ImageFileReader) -> None:
     """ITK fills what a truncated NIfTI lacks with zeros; the length tells (of a .gz, its trailer says it)."""
     bits = {sitk.sitkUInt8: 8, sitk.sitkInt8: 8, sitk.sitkInt16: 16, sitk.sitkUInt16: 16, sitk.sitkFloat64: 64}
     needed = int(np.prod(reader.GetSize())) * bits.get(reader.GetPixelID(), 32) // 8
-    if path.suffix.lower() == ".gz":
-        with path.open("rb") as f:
-            f.seek(-4, os.SEEK_END)
-            length = int.from_bytes(f.read(4), "little")
-        if not 0 <= length - needed % 2**32 <= _NIFTI_HEADER_LIMIT:
-            length = _unzipped_length(path)
-    else:
-        length = path.stat().st_size
+    length = nifti_length(path, needed)
     if length < needed % 2**32:
         raise StudyError("truncated", f"{path.name}: expected {needed} bytes of voxels, found {length}: copy it again")
 
 
+def nifti_length(path: Path, needed: int) -> int:
+    """Bytes in a NIfTI file that should hold ``needed`` bytes of voxels, modulo 2**32 when it is compressed."""
+    if path.stat().st_size < _GZIP_LEAST:
+        return 0
+    if path.suffix.lower() == ".gz":
+        with path.open("rb") as f:
+            f.seek(-4, os.SEEK_END)
+            length = int.from_bytes(f.read(4), "little")
+        return length if 0 <= length - needed % 2**32 <= _NIFTI_HEADER_LIMIT else _unzipped_length(path)
+    return path.stat().st_size
+
+
+_GZIP_LEAST = 18
 _NIFTI_HEADER_LIMIT = 1 << 20
 """A NIfTI header with its extensions is smaller than this."""
 
