@@ -16,7 +16,9 @@ FACING = 0.2
 """Contact is between surfaces that face each other: the cosine of their normals is below this."""
 CARRY_MM = 4.0
 """How far a push is carried into the bone, so that thin plates move as a whole."""
-ROUNDS = 2
+ROUNDS = 3
+MOST_MM = 1.5
+"""Furthest push in one round."""
 
 
 def clearance(points: Points, own: Points, other: Points, normals: Points) -> tuple[Points, Points]:
@@ -56,7 +58,8 @@ def give_way(bone: tuple[Points, Faces], others: list[tuple[Points, Faces]], gap
             close = np.isfinite(signed) & (signed < gap + 3 * SOFT_MM)
             if not close.any():
                 break
-            push = SOFT_MM * np.logaddexp(0.0, (gap - signed[close]) / SOFT_MM)[:, None] * way[close]
+            amount = np.minimum(SOFT_MM * np.logaddexp(0.0, (gap - signed[close]) / SOFT_MM), MOST_MM)
+            push = amount[:, None] * way[close]
             v += _carried(v, v[rows[close]], push)
     return v
 

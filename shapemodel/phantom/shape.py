@@ -28,6 +28,8 @@ FIRST_RIB_GAP_MM = 3.0
 """Least distance of the first rib from the second, which passes close behind it."""
 TUBERCLE_GAP_MM = 1.0
 """From the tubercle to the transverse process that is brought to it."""
+FREE_GAP_MM = 2.5
+"""The same for ribs 11 and 12."""
 CACHED = 6
 """Subjects whose bones are remembered."""
 
@@ -82,18 +84,19 @@ def anatomy(subject: Subject) -> Anatomy:
         column,
         curves,
         sections,
-        vertebrae.vertebra_shapes(subject, tips),
+        vertebrae.vertebra_shapes(subject, column, tips),
         sternum.sternum_shape(subject, front),
         coefficients(subject),
     )
 
 
 def _transverse_targets(column: Spine, curves: dict[tuple[int, int], RibCurve], sections: ribs.RibSections) -> Array:
-    """(2, 14, 3) local mm: where the transverse tips are wanted, behind the tubercles of ribs 1-10; else NaN."""
+    """(2, 14, 3) local mm: where the clubs of the transverse processes belong, behind the tubercles; NaN for C7 and L1.
+
+    Ribs 11 and 12 have no joint there, but the process keeps to the inner side of the rib all the same.
+    """
     out = np.full((2, LEVEL_COUNT, 3), np.nan)
     for (side, level), curve in curves.items():
-        if level > 10:
-            continue
         fields = (curve.points, curve.outward, curve.upward)
         point, outward, upward = (
             np.array([np.interp(curve.neck, curve.arc, f[:, i]) for i in range(3)]) for f in fields
@@ -102,7 +105,7 @@ def _transverse_targets(column: Spine, curves: dict[tuple[int, int], RibCurve], 
         down = ribs.tubercle_angle(level)
         way = np.cos(down) * outward - np.sin(down) * upward
         depth = sections.tubercle[side, j] + 0.62 * sections.short[side, j]
-        away = depth + TUBERCLE_GAP_MM + vertebrae.CLUB_DEPTH_MM
+        away = depth + (TUBERCLE_GAP_MM if level <= 10 else FREE_GAP_MM) + vertebrae.CLUB_DEPTH_MM
         target = (point + away * way) * (MIRROR if side else 1.0)
         out[side, level] = column.to_local(level, target)
     return out

@@ -5,7 +5,7 @@ Canonical coordinates are millimetres of the mean man's bone: left, behind and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -78,10 +78,9 @@ def _processes(p: Array, k: int) -> Array:
     out = blade(p, (root, club - [0.0, 0.2, 0.0]), (4.2, 3.8), (5.6, 4.6))
     half = 4.6 if k < 11 else 3.8
     out = join(out, ellipsoid(p, club, np.array([half, CLUB_DEPTH_MM, 5.2])), 2.5)
-    face = back + FACET_BACK_MM
-    top = np.array([side - 0.6, face - 2.3, 0.5 * h + 1.6])
+    top = superior_facet(k) - [0.0, 2.3, 0.0]
     out = join(out, ellipsoid(p, top, np.array([4.8, 2.3, 6.2])), 1.6)
-    bottom = np.array([side - 1.8, face + 4.1, -0.5 * h - 0.6])
+    bottom = inferior_facet(k) + [0.0, 2.5, 0.0]
     return join(out, ellipsoid(p, bottom, np.array([4.8, 2.5, 7.6])), 1.6)
 
 
@@ -96,6 +95,18 @@ def transverse_tip(k: int) -> Array:
     """(3,) canonical tip of the left transverse process of row ``k`` (0 is C7)."""
     x, behind, z = tables.TRANSVERSE_TIP_MM[k]
     return np.array([x, 0.5 * tables.BODY_DEPTH_MM[k] + behind + 3.5, z])
+
+
+def superior_facet(k: int) -> Array:
+    """(3,) canonical middle of the left superior joint surface, which faces back."""
+    side, back = tables.CANAL_HALF_WIDTH_MM[k] + 2.6, 0.5 * tables.BODY_DEPTH_MM[k]
+    return np.array([side - 0.6, back + FACET_BACK_MM, 0.5 * tables.BODY_HEIGHT_MM[k] + 1.6])
+
+
+def inferior_facet(k: int) -> Array:
+    """(3,) canonical middle of the left inferior joint surface, which faces forwards."""
+    side, back = tables.CANAL_HALF_WIDTH_MM[k] + 2.6, 0.5 * tables.BODY_DEPTH_MM[k]
+    return np.array([side - 1.8, back + FACET_BACK_MM + 1.6, -0.5 * tables.BODY_HEIGHT_MM[k] - 0.6])
 
 
 def transverse_club(k: int) -> Array:
@@ -142,18 +153,20 @@ class VertebraShapes:
     arch : (14, 3) scale of the arch along left, back, up
     spinous : (14, 3) shift of the tip of the spinous process, mm
     tip : (2, 14, 3) where the clubs of the transverse processes are to be, local mm; NaN where nothing asks
+    facet : (14,) shift of the superior articular processes to the back, mm
     wave, phase, push : (14, 8, 3), (14, 8), (14, 8, 3) smooth deformation of each bone
     """
 
     arch: Array
     spinous: Array
     tip: Array
+    facet: Array
     wave: Array
     phase: Array
     push: Array
 
 
-def vertebra_shapes(subject: Subject, tip: Array) -> VertebraShapes:
+def vertebra_shapes(subject: Subject, column: Spine, tip: Array) -> VertebraShapes:
     """Draw the subject's process shapes; ``tip`` (2, 14, 3) as in :class:`VertebraShapes`."""
     rng = stream(subject, "vertebrae")
     s = subject.residual
@@ -165,7 +178,8 @@ def vertebra_shapes(subject: Subject, tip: Array) -> VertebraShapes:
     wave = rng.normal(size=(LEVEL_COUNT, 8, 3)) * (2 * np.pi / 45.0)
     phase = rng.uniform(0, 2 * np.pi, size=(LEVEL_COUNT, 8))
     push = s * 0.22 * rng.normal(size=(LEVEL_COUNT, 8, 3)).clip(-2.5, 2.5)
-    return VertebraShapes(arch, spinous, tip, wave, phase, push)
+    shapes = VertebraShapes(arch, spinous, tip, np.zeros(LEVEL_COUNT), wave, phase, push)
+    return replace(shapes, facet=facet_shifts(column, shapes))
 
 
 def _step(x: Array, low: float, high: float) -> Array:
@@ -180,22 +194,43 @@ def map_points(p: Array, k: int, column: Spine, shapes: VertebraShapes) -> Array
     far = _step(p[:, 1], back + 19.0, back + float(tables.SPINOUS_TIP_MM[k, 0]))
     near = 1.0 - _step(np.abs(p[:, 0]), 6.0, 14.0)
     out = out + (far * near)[:, None] * shapes.spinous[k]
-    tip = transverse_tip(k)
-    reach = _step(np.abs(p[:, 0]), tables.CANAL_HALF_WIDTH_MM[k] + 4.0, tip[0] - 4.0) * _step(
-        p[:, 1], back + 1.0, back + 9.0
-    )
+    low, high = tables.CANAL_HALF_WIDTH_MM[k] + 1.0, transverse_tip(k)[0] - 2.0
+    reach = _step(np.abs(p[:, 0]), low, high) * _step(p[:, 1], back + 1.0, back + 9.0)
+    most = np.array([min(TIP_MOVE_MM, UNFOLDED * (high - low)), TIP_MOVE_MM, TIP_MOVE_MM])
     for side, sign in ((0, 1.0), (1, -1.0)):
         target = shapes.tip[side, k]
         if np.isnan(target).any():
             continue
         at = _scaled((transverse_club(k) * [sign, 1.0, 1.0])[None], k, column, shapes)[0]
-        move = np.clip(target - at, -TIP_MOVE_MM, TIP_MOVE_MM)
+        move = np.clip(target - at, -most, most)
         out = out + (reach * (sign * p[:, 0] > 0))[:, None] * move
+    h = tables.BODY_HEIGHT_MM[k]
+    upper = _step(p[:, 2], 0.15 * h, 0.5 * h) * _step(p[:, 1], back + 2.0, back + 8.0)
+    out = out + (upper * shapes.facet[k])[:, None] * np.array([0.0, 1.0, 0.0])
     return out + np.sin(p @ shapes.wave[k].T + shapes.phase[k]) @ shapes.push[k]
 
 
 TIP_MOVE_MM = 7.0
 """Furthest that a transverse process follows its rib, along each axis."""
+UNFOLDED = 0.42
+"""A shift along the process may be this share of the length over which it sets in, so that nothing folds."""
+FACET_MM = 1.3
+"""Joint space between superior and inferior articular processes."""
+FACET_MOVE_MM = 3.5
+"""Furthest that the superior articular processes move forwards or backwards to meet the vertebra above."""
+
+
+def facet_shifts(column: Spine, shapes: VertebraShapes) -> Array:
+    """(14,) mm backwards by which the superior facets of each level move to face the inferior ones of the next."""
+    out = np.zeros(LEVEL_COUNT)
+    for k in range(1, LEVEL_COUNT):
+        above, below = (inferior_facet(k - 1)[None], superior_facet(k)[None])
+        y = [
+            column.to_local(k, column.to_world(k - 1, _scaled(above * [sign, 1, 1], k - 1, column, shapes)))[0, 1]
+            for sign in (1.0, -1.0)
+        ]
+        out[k] = 0.5 * sum(y) - FACET_MM - _scaled(below, k, column, shapes)[0, 1]
+    return np.clip(out, -FACET_MOVE_MM, FACET_MOVE_MM)
 
 
 def _scaled(p: Array, k: int, column: Spine, shapes: VertebraShapes) -> Array:
