@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 import zipfile
 from pathlib import Path
@@ -361,3 +363,28 @@ def test_a_real_label_map_through_every_format(real: Path, tmp_path: Path) -> No
     source = read_labels(real / "labels" / "cap002.nii.gz", "shapemodel")
     for name, scheme in (("l.nii.gz", "shapemodel"), ("l.seg.nrrd", "slicer"), ("l.npz", "shapemodel")):
         assert_exact(read_labels(write_labels(source, tmp_path / name), scheme), source)
+
+
+def test_a_file_that_cannot_be_written_whole_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """ITK writes half a NIfTI without a word: a limit on the size of files stands for a full disk."""
+    script = """
+import resource, sys
+import numpy as np, SimpleITK as sitk
+from pathlib import Path
+from shapemodel.labelmaps import write_labels
+from shapemodel.mesh import Mesh, write_vtp
+folder = Path(sys.argv[1])
+labels = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 38, (40, 50, 60)).astype(np.uint8))
+mesh = Mesh(np.random.default_rng(0).normal(size=(3000, 3)), np.arange(3000).reshape(-1, 3), np.ones(3000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+write = {n: lambda p: write_labels(labels, p) for n in ("l.nii.gz", "l.nii", "l.seg.nrrd", "l.npy", "l.npz", "l.dcm")}
+for name, to in {**write, "m.vtp": lambda p: write_vtp(mesh, p)}.items():
+    try:
+        to(folder / name)
+    except (OSError, RuntimeError):
+        continue
+    sys.exit(f"{name} was written")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
