@@ -14,9 +14,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from shapemodel.anatomy import COSTAL_CARTILAGE, OTHER_BONE
+from shapemodel.anatomy import COSTAL_CARTILAGE, OTHER_BONE, RIBS, STERNUM
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.records import Overrides
+from shapemodel.labels.solid import close_mm, fill_planes
 from shapemodel.mask import measure
 from shapemodel.overrides import NEEDS, Box, Corrections, Point, Step, label_name
 from shapemodel.reasons import InputError
@@ -29,6 +30,12 @@ SEED_REACH_MM = 12.0
 
 LOOSE_REACH_MM = 60.0
 """A seed in bone that bears no number claims the piece around it up to this far: half of a rib."""
+
+HOLLOW = frozenset((*RIBS, STERNUM))
+"""Bones whose marrow is filled when a seed has claimed their cortex; vertebrae have a canal that stays open."""
+
+CLOSE_MM, MARROW_MM2 = 1.5, 250.0
+"""Gaps of thin cortex that are closed first, and the largest section of marrow."""
 
 SEED_BALL_MM = 1.5
 """Radius of a seed: a click is no better than this."""
@@ -262,6 +269,9 @@ def _apply_seeds(ct: sitk.Image, labels: sitk.Image, corrections: Overrides) -> 
         own = (near <= reach) & ((grown == mark) | ((old > 0) & (grown > 0) & (not loose)))
         grown[grown == _BACKGROUND] = 0
         array[box][own] = grown[own]
+        if loose and label in HOLLOW:
+            solid = fill_planes(close_mm(array[box] == label, CLOSE_MM, (z, y, x)), (z, y, x), MARROW_MM2)
+            array[box][solid & (array[box] == 0)] = label
     return _like(labels, array)
 
 
