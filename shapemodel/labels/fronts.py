@@ -18,9 +18,9 @@ from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
 BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0, 7: 84.0}
-"""Joint of rib and cartilage, mm beside the edge of the manubrium: mean of eight sides, SD 5 (rib 1) to 10."""
-SPREAD_MM = {1: 9.0}
-OTHER_SPREAD_MM = 13.0
+"""Joint of rib and cartilage, mm beside the edge of the manubrium, mean of adults."""
+SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0, 7: 13.0}
+"""Its standard deviation between people, mm."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 FRONT_MM = 30.0
 """Only what is so far in front of the canal is a front end."""
@@ -52,7 +52,7 @@ def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask
             if not len(z):
                 continue
             d = (x * work.spacing[2] + off - plate.middle[z]) * (1 if side == "left" else -1)
-            cut = _cut(d, half + beyond, SPREAD_MM.get(level, OTHER_SPREAD_MM))
+            cut = _cut(d, half + beyond, 2.0 * SPREAD_MM[level])
             gone = d < cut
             if gone.any():
                 taken[z[gone], y[gone], x[gone]] = True
@@ -63,7 +63,7 @@ def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask
 
 def _cut(d: NDArray[np.float64], expected: float, spread: float) -> float:
     """Distance at which to cut, -inf for none: thinnest place within ``spread`` of ``expected``."""
-    if np.percentile(d, 1) > expected - 0.9 * spread:
+    if np.percentile(d, 1) > expected - spread:
         return -np.inf
     edges = np.arange(expected - spread, expected + spread + 30.0, BIN_MM)
     area = np.histogram(d, edges)[0].astype(float)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from shapemodel.labels.flood import flood, step_cost
+from shapemodel.labels.solid import RIB_HOLE_MM2, fill_planes
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
@@ -16,14 +17,15 @@ PARASPINAL_MM = 33.0
 """Half width of the box around the canal in which ribs, transverse processes and bodies touch."""
 FRONT_OF_CANAL_MM = 55.0
 """The box reaches to the front of the largest body."""
-START_MM = (33.0, 40.0)
+START_MM = (37.0, 46.0)
 """Sideways range in which a rib is past its tubercle and alone."""
-START_FRONT_MM = 45.0
+START_FRONT_MM = 18.0
+"""Rib necks pass 0-30 mm behind the middle of the canal; in front of it the first rib may come back."""
 REACH_MM = 48.0
 """A rib goes on sideways at least so far; the longest transverse process does not."""
 MIN_START_ML = 0.10
-SAME_START_MM = 8.0
-"""Two pieces of a start slab nearer than this along the canal are one rib: ribs are 15 mm apart or more."""
+SAME_START_MM = 11.0
+"""Two pieces of a start slab nearer than this are parts of one rib's section; the first two ribs are 14 mm apart."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def find_starts(work: Work, comps: NDArray[np.int32]) -> list[Start]:
     """Starts of ribs among the components ``comps`` (labels on the work grid, 0 outside), both sides."""
     slab = (np.abs(work.lat) >= START_MM[0]) & (np.abs(work.lat) < START_MM[1])
     slab = slab & (work.ant < START_FRONT_MM) & (work.ant > -40.0) & (comps > 0)
-    lab, n = ndi.label(slab, np.ones((3, 3, 3)))
+    solid = fill_planes(slab & (work.hu > work.limits.working), work.spacing, RIB_HOLE_MM2, (2,))
+    lab, n = ndi.label(solid)
     if n == 0:
         return []
     reach = _reach(work, comps)
@@ -59,7 +62,9 @@ def find_starts(work: Work, comps: NDArray[np.int32]) -> list[Start]:
         edge = z0 == 0 or z1 == len(work.hu) - 1
         if ml < MIN_START_ML:
             continue
-        component = int(np.bincount(comps[tuple(idx.T)]).argmax())
+        count = np.bincount(comps[tuple(idx.T)])
+        count[0] = 0
+        component = int(count.argmax())
         low, high, touches = reach[component]
         centre = work.mm(idx).mean(axis=0)
         mid = idx.mean(axis=0)
@@ -90,13 +95,12 @@ def _reach(work: Work, comps: NDArray[np.int32]) -> dict[int, tuple[float, float
 def _merge(starts: list[Start]) -> list[Start]:
     """Join pieces of one start that a hole in the mask parted; top first."""
     out: list[Start] = []
-    for one in sorted(starts, key=lambda q: (q.side, -q.s)):
-        last = out[-1] if out and out[-1].side == one.side else None
-        if last is not None and last.s - one.s < SAME_START_MM and last.component == one.component:
-            out[-1] = max(last, one, key=lambda q: q.ml)
-        else:
+    for one in sorted(starts, key=lambda q: -q.ml):
+        place = np.array(one.point)
+        near = [q for q in out if q.component == one.component and q.side == one.side]
+        if not any(np.linalg.norm(place - q.point) < SAME_START_MM for q in near):
             out.append(one)
-    return out
+    return sorted(out, key=lambda q: (q.side, -q.s))
 
 
 ORPHAN_ML = 0.15

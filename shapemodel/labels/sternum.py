@@ -13,6 +13,8 @@ from shapemodel.mask import Mask
 
 BEHIND_FRONT_MM = 12.0
 """The sternum reaches this far behind the foremost lung of its height."""
+BACK_MM = 10.0
+"""Further room behind for the back of a thick manubrium: no bone of another kind is there."""
 HALF_WIDTH_MM = (6.0, 33.0)
 """Half width of the xiphoid, and of the widest manubrium (66 mm, with its clavicular corners)."""
 BODY_HALF_MM = 24.0
@@ -42,7 +44,7 @@ class Plate:
         y = work.mm(np.stack([np.arange(work.hu.shape[1])] * 3, 1))[:, 1]
         inx = (x[None] >= self.low[:, None] - margin) & (x[None] <= self.high[:, None] + margin)
         inx &= self.present[:, None]
-        return inx[:, None, :] & (y[None] <= self.behind[:, None])[:, :, None]
+        return inx[:, None, :] & (y[None] <= self.behind[:, None] + BACK_MM)[:, :, None]
 
 
 def front_map(work: Work, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -91,7 +93,8 @@ def find_plate(work: Work) -> Plate:
     mid = _middle(p, work)
     present = _extent(p, mid, work)
     widest = _widest(present, work)
-    edge = [np.minimum(_edge(p, mid, side, work), widest / px) for side in (-1, 1)]
+    usual = _usual(present, work)
+    edge = [np.minimum(_edge(p, mid, side, usual, work), widest / px) for side in (-1, 1)]
     off = (work.factor[2] - 1) / 2 * px / work.factor[2]
     return Plate(mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind)
 
@@ -156,7 +159,17 @@ def _widest(present: NDArray[np.bool_], work: Work) -> NDArray[np.float64]:
     return np.interp(depth, knots, widths)
 
 
-def _edge(p: NDArray[np.float64], mid: NDArray[np.float64], side: int, work: Work) -> NDArray[np.float64]:
+def _usual(present: NDArray[np.bool_], work: Work) -> NDArray[np.float64]:
+    """(Z,) usual half width in mm by depth below the notch: manubrium 50-60 mm wide, body 30-38, xiphoid narrow."""
+    z = np.flatnonzero(present)
+    top = z[-1] if len(z) else len(present) - 1
+    depth = (top - np.arange(len(present))) * work.spacing[0]
+    return np.interp(depth, [0.0, 8.0, 25.0, 50.0, 120.0, 160.0, 190.0], [22.0, 28.0, 28.0, 16.5, 18.0, 14.0, 8.0])
+
+
+def _edge(
+    p: NDArray[np.float64], mid: NDArray[np.float64], side: int, usual: NDArray[np.float64], work: Work
+) -> NDArray[np.float64]:
     """(Z,) distance in voxels from the middle to the edge on one side: cover inside minus cover outside."""
     px = work.spacing[2]
     n = int((HALF_WIDTH_MM[1] + 12) / px)
@@ -169,7 +182,7 @@ def _edge(p: NDArray[np.float64], mid: NDArray[np.float64], side: int, work: Wor
     e = np.arange(lo, hi + 1)
     inside = (c[:, e] - c[:, np.maximum(e - w_in, 0)]) / np.minimum(e, w_in)
     outside = (c[:, np.minimum(e + w_out, n)] - c[:, e]) / w_out
-    score = inside - outside
+    score = inside - outside - 0.25 * ((e[None] * px - usual[:, None]) / 8.0) ** 2
     reach = max(1, int(np.ceil(1.0 * work.spacing[0] / px)))
     path = _dp(score, reach, 0.10)
     return ndi.gaussian_filter1d((path + lo).astype(float), 5.0 / work.spacing[0])
