@@ -126,6 +126,7 @@ def report(args: argparse.Namespace) -> None:
 def segment(args: argparse.Namespace) -> None:
     """``shapemodel segment``."""
     from shapemodel.labelmaps import write_labels
+    from shapemodel.study import read_ct
 
     path = output(args)
     own = None
@@ -136,8 +137,11 @@ def segment(args: argparse.Namespace) -> None:
         if args.subject not in table:
             raise InputError(f"--subject {args.subject}: {args.overrides} knows {', '.join(sorted(table)) or 'nobody'}")
         own = table[args.subject]
-    found = verbs.segment(args.ct, series=args.series, overrides=own, settings=chosen(args))
-    write_labels(found.image, path)
+    ct = read_ct(args.ct, args.series)
+    found = verbs.segment(ct, overrides=own, settings=chosen(args))
+    scene = path.suffix.lower() == ".mrb"
+    mesh = verbs.surfaces(found.image, settings=chosen(args)) if scene else None
+    write_labels(found.image, path, ct=ct if scene else None, mesh=mesh)
     for flag in found.flags:
         say(args, f"look at it: {flag.code}: {flag.note}")
     complete = sum(b.status == "complete" for b in found.bones.values())

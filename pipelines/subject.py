@@ -178,17 +178,17 @@ def _own_labels(job: Job, work: Path) -> Outcome:
 
 def _given_labels(job: Job, work: Path) -> Outcome:
     from shapemodel.labelmaps import read_labels, write_labels
+    from shapemodel.study import read_ct
 
     if not job.study.labels_scheme:
         raise StudyError(
             "bad_labels", f"{job.subject}: labels are given without labels_scheme; say whose numbers they use"
         )
-    image = read_labels(job.study.labels, job.study.labels_scheme)
+    ct = read_ct(job.study.ct, job.study.series) if job.study.ct else None
+    image = read_labels(job.study.labels, job.study.labels_scheme, ct)
     if job.overrides is not None:
         from shapemodel.edit import correct
-        from shapemodel.study import read_ct
 
-        ct = read_ct(job.study.ct, job.study.series) if job.study.ct else image
         image = correct(ct, image, job.overrides)
     write_labels(image, work / LABELS_FILE)
     return Outcome({"bones": statuses(image), "labels_scheme": job.study.labels_scheme})

@@ -148,18 +148,22 @@ def scissors(
     return _like(image, array, array.dtype)
 
 
-def correct(ct: sitk.Image, labels: sitk.Image, corrections: Overrides) -> sitk.Image:
+def correct(ct: sitk.Image | None, labels: sitk.Image, corrections: Overrides) -> sitk.Image:
     """Carry out a study's corrections on its labels: crop, seeds, then the steps in their order.
 
     The threshold shift is the labelling's own. What is done already changes nothing, so that it does no harm if
-    the labelling took crop and seeds into account.
+    the labelling took crop and seeds into account. Seeds and ``local_threshold`` need the CT (InputError).
     """
+    steps = corrections.steps if isinstance(corrections, Corrections) else ()
+    if ct is None:
+        if corrections.seeds or any(s.do == "local_threshold" for s in steps):
+            raise InputError("corrections: seeds and local_threshold need the CT, found labels alone")
+        ct = labels
     require_axial(ct)
     if corrections.crop is not None:
         labels = scissors(labels, corrections.crop, keep="inside")
     if corrections.seeds:
         labels = _apply_seeds(ct, labels, corrections)
-    steps = corrections.steps if isinstance(corrections, Corrections) else ()
     return apply_steps(ct, labels, steps) if steps else labels
 
 

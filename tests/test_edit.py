@@ -189,6 +189,14 @@ def test_crop() -> None:
     assert set(np.unique(found)) == {0, R7}
 
 
+def test_labels_without_a_ct_can_be_corrected_but_not_grown() -> None:
+    _, labels = chest()
+    found = values(correct(None, labels, Corrections(steps=(Step("relabel", R7, R8),))))
+    assert not (found == R7).any()
+    with pytest.raises(InputError, match="need the CT"):
+        correct(None, labels, Corrections(seeds=((0.0, 0.0, 0.0, R7),)))
+
+
 # overrides.toml
 
 
