@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -18,17 +20,29 @@ COARSE_MM = 3.0
 
 SKIN_MM = 2.0
 
+CHEST_WALL_MM = 14.0
+"""Least depth of lung under the skin."""
+
+PLEURA_MM = 2.0
+"""Least distance of lung from bone, and inwards from the hull of the cage."""
+
+CAGE_REACH_MM = 11.0
+"""Half the distance of ribs: bones as near as this to the height of a slice bound the cage there."""
+
 FLESH_OVER_BONE_MM = 9.0
 """Least depth of bone under the skin (on the coarse grid, so a few mm are lost)."""
 
 
-def paint_organ(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs) -> None:
+def paint_organ(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs, body: Body) -> None:
+    """One organ over what is there; lungs keep off skin and bones and stay within the cage."""
     v, f = scene.organs[name]
     box = box_of(v, canvas.grid)
     if box is None:
         return
     share = coverage(v, f, canvas.grid, box)
     if name.startswith("lung"):
+        room = enlarge(body.room, canvas.grid.shape)[box]
+        share = np.minimum(share, np.clip(0.5 + room / np.float32(canvas.grid.spacing[0]), 0.0, 1.0))
         canvas.blend(box, share, _lung(canvas, box, share, knobs))
     else:
         level = hu_of.organ_hu(name, knobs.contrast_hu)
@@ -44,11 +58,22 @@ def _coarse(grid: Grid) -> Grid:
     return Grid((origin[0], origin[1], origin[2]), (step[0], step[1], step[2]), (n[0], n[1], n[2]))
 
 
-def _depth(scene: Scene, grid: Grid) -> NDArray[np.float32]:
-    """Signed depth in mm under the skin on the coarse grid; bones never stick out of the flesh.
+@dataclass(frozen=True)
+class Body:
+    """The body on the coarse grid, (z, y, x) float32 each.
 
-    The ends of the scan are not skin: the body goes on there.
+    Attributes
+    ----------
+    depth : signed depth in mm under the skin
+    room : signed mm by which a place is far enough from skin and bones, and inside the cage, to hold lung
     """
+
+    depth: NDArray[np.float32]
+    room: NDArray[np.float32]
+
+
+def body_of(scene: Scene, grid: Grid) -> Body:
+    """Skin with all bones under it; the ends of the scan are not skin, the body goes on there."""
     coarse = _coarse(grid)
     body, bone = np.zeros(coarse.shape, bool), np.zeros(coarse.shape, bool)
     surfaces = [(body, scene.organs[k]) for k in scene.organs if k.startswith("skin")]
@@ -58,18 +83,46 @@ def _depth(scene: Scene, grid: Grid) -> NDArray[np.float32]:
         box = box_of(v, coarse)
         if box is not None:
             target[box] |= coverage(v, f, coarse, box) > 0.4
-    sampling = coarse.spacing[::-1]
-    if bone.any():
-        body |= ndimage.distance_transform_edt(~bone, sampling=sampling) < FLESH_OVER_BONE_MM
-    wide = np.pad(body, ((4, 4), (4, 4), (4, 4)), mode="edge")
-    depth = ndimage.distance_transform_edt(wide, sampling=sampling)
-    depth -= ndimage.distance_transform_edt(~wide, sampling=sampling)
-    return np.asarray(ndimage.gaussian_filter(depth, 1.2)[4:-4, 4:-4, 4:-4], np.float32)
+    off = _distance(~bone, coarse) if bone.any() else np.full(coarse.shape, np.inf)
+    body |= off < FLESH_OVER_BONE_MM
+    depth = ndimage.gaussian_filter(_signed(body, coarse), 1.2)
+    inside = ndimage.gaussian_filter(_signed(_cage(scene, coarse), coarse), 1.0)
+    room = np.minimum(np.minimum(depth - CHEST_WALL_MM, off - PLEURA_MM), inside - PLEURA_MM)
+    return Body(depth.astype(np.float32), room.astype(np.float32))
 
 
-def paint_flesh(canvas: Canvas, scene: Scene) -> None:
-    """Skin, subcutaneous fat, muscle with sheets of fat between."""
-    depth = _depth(scene, canvas.grid)
+def _distance(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=grid.spacing[::-1]), np.float64)
+
+
+def _signed(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+    """Distance to the border of a mask, positive inside; masks go on beyond the grid."""
+    wide = np.pad(mask, 4, mode="edge")
+    return (_distance(wide, grid) - _distance(~wide, grid))[4:-4, 4:-4, 4:-4]
+
+
+def _cage(scene: Scene, coarse: Grid) -> NDArray[np.bool_]:
+    """What the bones surround: in each slice the convex hull of those within CAGE_REACH_MM of its height."""
+    from scipy.spatial import ConvexHull
+    from skimage.draw import polygon
+
+    out = np.zeros(coarse.shape, bool)
+    v = scene.bones.vertices[::7]
+    v = v[np.argsort(v[:, 2])]
+    for k, z in enumerate(coarse.axis(2)):
+        low, high = np.searchsorted(v[:, 2], [z - CAGE_REACH_MM, z + CAGE_REACH_MM])
+        if high - low >= 12:
+            p = v[low:high, :2][ConvexHull(v[low:high, :2]).vertices]
+            e = (p - coarse.origin[:2]) / coarse.spacing[:2]
+            rows, columns = polygon(e[:, 1], e[:, 0], shape=coarse.shape[1:])
+            out[k, rows, columns] = True
+    return out
+
+
+def paint_flesh(canvas: Canvas, scene: Scene) -> Body:
+    """Skin, subcutaneous fat, muscle with sheets of fat between; where the body is, for the organs in it."""
+    body = body_of(scene, canvas.grid)
+    depth = body.depth
     thickness = scene.fat_mm * (1 + 0.3 * _smooth(canvas, depth.shape, 10.0))
     sheets = np.minimum(np.abs(_smooth(canvas, depth.shape, 3.0)), np.abs(_smooth(canvas, depth.shape, 5.0)))
     fat = 1.0 / (1.0 + np.exp(np.clip((depth - thickness) / 1.2, -30, 30)))
@@ -81,6 +134,7 @@ def paint_flesh(canvas: Canvas, scene: Scene) -> None:
     level = enlarge(np.asarray(soft, np.float32), canvas.grid.shape)
     level += np.float32(4.0) * from_tile(canvas.grain, everywhere)
     canvas.blend(everywhere, share, level)
+    return body
 
 
 def _smooth(canvas: Canvas, shape: tuple[int, ...], sigma: float) -> NDArray[np.float32]:
