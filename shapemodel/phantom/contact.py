@@ -12,7 +12,7 @@ REACH_MM = 7.0
 SOFT_MM = 0.35
 """Width over which the push sets in."""
 NEAREST = 8
-FACING = 0.2
+FACING = 0.5
 """Contact is between surfaces that face each other: the cosine of their normals is below this."""
 CARRY_MM = 4.0
 """How far a push is carried into the bone, so that thin plates move as a whole."""
