@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from shapemodel import latent as lt
 from shapemodel.mesh import Points
+from shapemodel.neighbours import Neighbours, neighbours, node_weights, spread_nodes, well_seen
 from shapemodel.population import Population, align, area_weights, rigid_fit, seen_mean
 from shapemodel.reasons import InputError
 
@@ -31,18 +31,14 @@ MIN_SEEN_SHARE = 0.05
 """A study that shows less of the template than this cannot be placed in the common frame."""
 
 
-WELL_SEEN = 0.9
-"""Vertices shown by this share of the most-shown vertex's subjects lend their modes to the others."""
+CALIBRATION_NODES, CALIBRATION_ITERATIONS = 500, 40
+"""The calibration repeats the estimate on so few nodes: displacements vary over many centimetres."""
 
-MAX_NEIGHBOURS = 800
-"""More well-seen nodes add nothing to kriging over 100 mm and cost its inversion."""
+MIN_WHOLE = 4
+"""With fewer subjects who show enough, hiding one of them changes the cohort too much to judge it."""
 
-CAGE_LENGTH_MM, BONE_LENGTH_MM, BONE_SHARE = 100.0, 40.0, 0.3
-"""Correlation lengths of displacement over the cage and within a bone, and the variance that is the bone's own:
-the kernels with which the registration of thoraxes worked (60 to 200 mm and 20 to 60 mm)."""
-
-NUGGET, MIN_FREEDOM = 1e-3, 0.02
-"""Share of variance without spatial correlation; and the least freedom left to a vertex's own data."""
+UNCALIBRATED = 2.0
+"""Factor on the standard deviation where it cannot be judged: that found on 48 phantoms."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +50,14 @@ class CompletionSettings:
     n_modes : modes of the completion model; None: 0.4 of the subjects, at least 8, at most 50
     nodes : vertices on which frames and scores are estimated
     iterations, tolerance_mm : stop when the predicted missing vertices move less, root mean square
+    calibration_folds : trials in which seen vertices are hidden to judge the predictions; 0: none
     """
 
     n_modes: int | None = None
     nodes: int = 2000
     iterations: int = 150
     tolerance_mm: float = 0.005
+    calibration_folds: int = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Completion:
     Attributes
     ----------
     population : aligned; ``vertices`` are the studies' own where visible, expectations elsewhere
-    sd : (S, V) float32, mm, posterior standard deviation a coordinate of what was filled in, 0 where visible
+    sd : (S, V) float32, mm, standard deviation a coordinate of what was filled in, 0 where visible; widened so
+        that it agrees with the error of predictions for vertices that were hidden on purpose (``hidden``)
     mean : (V, 3) pooled mean; modes : (V, 3, k) of the completion model, for whitened scores
     scores : (S, k); score_cov : (S, k, k); noise : mm2, what the modes leave over a coordinate
     iterations, change_mm : how the estimate ended; converged : whether below the tolerance
@@ -85,134 +84,7 @@ class Completion:
     iterations: int
     change_mm: float
     converged: bool
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """How mean and modes of little-seen vertices follow from well-seen ones (simple kriging).
-
-    Where few subjects showed a vertex its modes cannot be told from its own data. Bones deform smoothly, so
-    they are expected to continue those of the well-seen vertices around, the less tightly the farther away.
-
-    Attributes
-    ----------
-    points, bone : (w, 3), (w,) of the well-seen nodes; index : (w,) which nodes they are
-    inverse : (w, w) inverse of their kernel matrix
-    weights : (m, w) kriging weights of all nodes; freedom : (m,) their share of unexplained variance
-    """
-
-    points: Points
-    bone: NDArray[np.uint8]
-    index: NDArray[np.int64]
-    inverse: NDArray[np.floating]
-    weights: NDArray[np.float64]
-    freedom: NDArray[np.float64]
-
-    def prior(self, extrapolated: Points, model: lt.Latent) -> lt.RowPrior:
-        """Prior of the nodes; the mean starts from the registration's own extrapolation (m, 3)."""
-        return _row_prior(extrapolated, self.weights, self.freedom, self.lend(extrapolated, model))
-
-    def lend(self, extrapolated: Points, model: lt.Latent) -> NDArray[np.float64]:
-        """(w, 3, k + 1) what well-seen nodes lend: their modes, and how far their mean is from extrapolation."""
-        departure = (model.mean - extrapolated)[self.index]
-        return np.concatenate([model.modes[self.index], departure[..., None]], axis=2)
-
-    def carry(
-        self,
-        points: Points,
-        bone: NDArray[np.uint8],
-        own: NDArray[np.bool_],
-        extrapolated: Points,
-        lent: NDArray[np.float64],
-    ) -> lt.RowPrior:
-        """Prior of any vertices, given what the nodes lend; ``own``: well-seen ones, which borrow nothing."""
-        return _row_prior(extrapolated, *_krige(points, bone, self.points, self.bone, self.inverse, own), lent)
-
-
-def _row_prior(
-    extrapolated: Points, weights: NDArray[np.float64], freedom: NDArray[np.float64], lent: NDArray[np.float64]
-) -> lt.RowPrior:
-    both = (weights @ lent.reshape(len(lent), -1)).reshape(-1, 3, lent.shape[2])
-    return lt.RowPrior(extrapolated + both[:, :, -1], both[:, :, :-1], freedom)
-
-
-def neighbours(points: Points, bone: NDArray[np.uint8], visible: NDArray[np.bool_]) -> Neighbours:
-    """Kriging from the nodes that nearly all subjects showed to all nodes."""
-    index = np.flatnonzero(well_seen(visible))
-    index = index[:: max(1, len(index) // MAX_NEIGHBOURS)]
-    inverse = np.linalg.inv(
-        kernel(points[index], bone[index], points[index], bone[index]) + NUGGET * np.eye(len(index))
-    )
-    weights, freedom = _krige(points, bone, points[index], bone[index], inverse, well_seen(visible))
-    return Neighbours(points[index], bone[index], index, inverse, weights, freedom)
-
-
-def well_seen(visible: NDArray[np.bool_], most: int | None = None) -> NDArray[np.bool_]:
-    """(m,) vertices that nearly as many subjects showed as the most-shown one."""
-    count = visible.sum(axis=0)
-    return np.asarray(count >= WELL_SEEN * (count.max() if most is None else most))
-
-
-def _krige(
-    points: Points,
-    bone: NDArray[np.uint8],
-    known: Points,
-    known_bone: NDArray[np.uint8],
-    inverse: NDArray[np.floating],
-    own: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (m, w) and the share of variance (m,) that they leave; ``own``: vertices that need no neighbours.
-
-    A well-seen vertex must not be expected where its own fit already is: its modes would never shrink.
-    """
-    cross = kernel(points, bone, known, known_bone)
-    weights = cross @ inverse
-    left = np.clip(1.0 - np.einsum("mw,mw->m", weights, cross), MIN_FREEDOM, 1.0)
-    weights[own] = 0.0
-    left[own] = 1.0
-    return weights, left
-
-
-def kernel(a: Points, bone_a: NDArray[np.uint8], b: Points, bone_b: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(len a, len b) correlation of a mode's displacement between vertices: near ones and those of one bone alike."""
-    square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    distance2 = np.maximum(square, 0.0)
-    same = bone_a[:, None] == bone_b[None, :]
-    shared = np.exp(-distance2 / (2 * CAGE_LENGTH_MM**2))
-    own = np.exp(-distance2 / (2 * BONE_LENGTH_MM**2)) * same
-    return np.asarray((1 - BONE_SHARE) * shared + BONE_SHARE * own, np.float64)
-
-
-def spread_nodes(points: Points, bone: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """Indices of about ``count`` vertices, each bone sampled by farthest points in proportion to its size."""
-    if len(points) <= count:
-        return np.arange(len(points))
-    chosen = []
-    for label in np.unique(bone):
-        ids = np.flatnonzero(bone == label)
-        want = min(len(ids), max(4, round(count * len(ids) / len(points))))
-        p = points[ids]
-        picked = np.empty(want, np.int64)
-        picked[0] = int(np.argmax(((p - p.mean(axis=0)) ** 2).sum(axis=1)))
-        distance = np.full(len(ids), np.inf)
-        for i in range(1, want):
-            distance = np.minimum(distance, ((p - p[picked[i - 1]]) ** 2).sum(axis=1))
-            picked[i] = int(np.argmax(distance))
-        chosen.append(np.sort(ids[picked]))
-    return np.concatenate(chosen)
-
-
-def node_weights(
-    points: Points, bone: NDArray[np.uint8], nodes: NDArray[np.int64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weight of each node: the weights of the vertices of its bone that lie nearest to it, mean 1."""
-    total = np.zeros(len(nodes))
-    for label in np.unique(bone):
-        own = np.flatnonzero(bone[nodes] == label)
-        ids = np.flatnonzero(bone == label)
-        nearest = cKDTree(points[nodes[own]]).query(points[ids])[1]
-        total[own] += np.bincount(nearest, weights[ids], minlength=len(own))
-    return np.asarray(total / total.mean(), np.float64)
+    hidden: HiddenError | None = None
 
 
 def complete(population: Population, *, settings: CompletionSettings | None = None) -> Completion:
@@ -228,13 +100,109 @@ def complete(population: Population, *, settings: CompletionSettings | None = No
     if share.min() < MIN_SEEN_SHARE:
         worst = population.subjects[int(np.argmin(share))]
         raise InputError(f"{worst} shows {share.min():.0%} of the template: too little to place it, leave it out")
-    aligned = align(population)
     if bool(population.visible.all()) or population.n_subjects == 1:
-        return _trivial(aligned)
-    nodes = spread_nodes(seen_mean(aligned.vertices, aligned.visible), aligned.bone, settings.nodes)
+        return _trivial(align(population))
+    most = np.asarray(population.vertices[int(np.argmax(share))], np.float64)
+    nodes = spread_nodes(most, population.bone, settings.nodes)
+    small = align(on_nodes(population, nodes))
+    aligned = _carry_frames(population, nodes, np.asarray(small.vertices, np.float64))
     fitted, node_data, near, (steps, change) = _fit_nodes(aligned, nodes, settings)
     framed = _carry_frames(aligned, nodes, node_data)
-    return _all_vertices(framed, nodes, fitted, near, (steps, change, change < settings.tolerance_mm))
+    del aligned
+    done = _all_vertices(framed, nodes, fitted, near, (steps, change, change < settings.tolerance_mm))
+    if not settings.calibration_folds:
+        return done
+    hidden = _calibration(population, settings)
+    ratio = max(1.0, hidden.rms_mm / hidden.expected_mm) if hidden else UNCALIBRATED
+    return replace(done, sd=done.sd * np.float32(ratio), hidden=hidden)
+
+
+def on_nodes(population: Population, nodes: NDArray[np.int64]) -> Population:
+    """The population restricted to some vertices, without faces."""
+    return replace(
+        population,
+        vertices=population.vertices[:, nodes],
+        visible=population.visible[:, nodes],
+        faces=np.zeros((0, 3), np.int64),
+        bone=population.bone[nodes],
+        prior=population.prior[nodes],
+    )
+
+
+def _calibration(population: Population, settings: CompletionSettings) -> HiddenError | None:
+    """How far predictions of hidden vertices are off, on few nodes; None where nobody can be spared to test it."""
+    most = np.asarray(population.vertices[int(np.argmax(population.visible.sum(axis=1)))], np.float64)
+    small = on_nodes(population, spread_nodes(most, population.bone, CALIBRATION_NODES))
+    quick = replace(settings, nodes=CALIBRATION_NODES, iterations=CALIBRATION_ITERATIONS)
+    try:
+        return hidden_error(small, folds=settings.calibration_folds, settings=quick)
+    except InputError as error:
+        log.info("predictions are not calibrated: %s", error)
+        return None
+
+
+@dataclass(frozen=True)
+class HiddenError:
+    """How well hidden vertices are predicted, judged by hiding vertices that were seen.
+
+    Attributes
+    ----------
+    rms_mm : root mean square error over all hidden vertices; by_bone : label -> mm
+    expected_mm : the same by the model's own standard deviation (equal when it is honest)
+    repeats : subjects that were masked
+    """
+
+    rms_mm: float
+    expected_mm: float
+    by_bone: dict[int, float]
+    repeats: int
+
+
+def hidden_error(
+    population: Population, *, folds: int = 4, settings: CompletionSettings | None = None, seed: int = 0
+) -> HiddenError:
+    """Error of what :func:`complete` fills in, before calibration.
+
+    In each fold some (an eighth) of the subjects who show most get the masks of subjects who show less; the
+    population is completed again and the prediction compared, after a rigid fit on what stayed visible, with
+    what was hidden.
+
+    Raises
+    ------
+    InputError
+        when nothing is hidden, or fewer than four subjects show enough to hide something
+    """
+    visible, n = population.visible, population.n_subjects
+    share = visible.mean(axis=1)
+    donors = np.flatnonzero(share < share.max() - 0.01)
+    whole = np.flatnonzero(share >= np.quantile(share, 0.6))
+    if not len(donors) or len(whole) < MIN_WHOLE:
+        raise InputError("nothing is hidden, or too few subjects show enough to hide something of them")
+    rng = np.random.default_rng(seed)
+    quick = replace(settings or CompletionSettings(), calibration_folds=0)
+    square, count = np.zeros(population.n_vertices), np.zeros(population.n_vertices)
+    expected, repeats = 0.0, 0
+    for _ in range(folds):
+        masked = visible.copy()
+        chosen = rng.permutation(whole)[: max(1, min(n // 8, len(whole) // 2))]
+        for i in chosen:
+            masked[i] &= visible[rng.choice(donors)]
+        done = complete(replace(population, visible=masked), settings=quick)
+        for i in chosen:
+            hidden = visible[i] & ~masked[i]
+            x = np.asarray(population.vertices[i], np.float64)
+            predicted = np.asarray(done.population.vertices[i], np.float64)
+            rotation, shift = rigid_fit(x, predicted, masked[i].astype(float))
+            square += np.where(hidden, ((x @ rotation.T + shift - predicted) ** 2).sum(axis=1), 0.0)
+            count += hidden
+            expected += float(3 * (done.sd[i][hidden].astype(np.float64) ** 2).sum())
+            repeats += 1
+    if not count.sum():
+        raise InputError("the masks of the other subjects hid nothing")
+    own = {int(k): population.bone == k for k in np.unique(population.bone)}
+    each = {k: float(np.sqrt(square[i].sum() / count[i].sum())) for k, i in own.items() if count[i].sum()}
+    total = float(np.sqrt(square.sum() / count.sum()))
+    return HiddenError(total, float(np.sqrt(expected / count.sum())), each, repeats)
 
 
 def _trivial(aligned: Population) -> Completion:

@@ -14,18 +14,20 @@ from shapemodel.reasons import InputError
 from tests.synthetic import onto, population
 
 
-def test_interval_of_the_mean_covers_the_known_mean() -> None:
-    """50 cohorts of 24 with half of the chests cut: 95 % limits hold the truth in 90-98 % of coordinates."""
+@pytest.mark.parametrize("cohorts", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_interval_of_the_mean_covers_the_known_mean(cohorts) -> None:
+    """Cohorts of 24 with half of the chests cut: 95 % limits hold the truth in 90-98 % of coordinates."""
     share, hidden = [], []
-    for seed in range(50):
+    for seed in range(cohorts):
         _, part, truth = population(24, seed=seed, n_vertices=240, n_modes=4, noise=0.1)
         got = mean_interval(complete(part), repeats=200)
         known = onto(truth.template, got.mean)  # half of each sex: the scores' mean is zero
         inside = (got.low < known) & (known < got.high)
         share.append(inside.mean())
         hidden.append(inside[part.n_seen < 16].mean())
-    assert 0.90 <= np.mean(share) <= 0.98
-    assert 0.88 <= np.nanmean(hidden) <= 0.99
+    slack = 0.0 if cohorts >= 50 else 0.06  # eight cohorts share much of their luck
+    assert 0.90 - slack <= np.mean(share) <= 0.98 + slack
+    assert 0.88 - slack <= np.nanmean(hidden) <= 0.99 + slack
 
 
 def test_standard_error_is_larger_where_less_was_seen() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shapemodel.completion import complete
+from shapemodel.completion import complete, hidden_error
 from shapemodel.model import fit_model
 from shapemodel.population import area_weights
-from shapemodel.quality import compactness, generalization, hidden_error, learning_curve, specificity
+from shapemodel.quality import compactness, generalization, learning_curve, specificity
 from shapemodel.reasons import InputError
 from tests.synthetic import population
 
@@ -29,7 +29,7 @@ def lay_on(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
 def procrustes(shapes: np.ndarray, faces: np.ndarray) -> np.ndarray:
     w = area_weights(shapes[0], faces)
     mean = shapes[0]
-    for _ in range(200):
+    for _ in range(40):
         shapes = np.stack([lay_on(x, mean, w) for x in shapes])
         mean = lay_on(shapes.mean(axis=0), shapes[0] * 0 + mean, w)
     return shapes
