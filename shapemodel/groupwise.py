@@ -51,7 +51,7 @@ class GroupwiseSettings:
     fade_rings : rings over which a subject's weight fades in from the border of what it shows; without this
         the mean would have a step where a subject with another posture drops out
     frame_hidden : weight of extrapolated vertices when subjects are laid on each other: cut chests must not tilt
-    remesh : used when the repaired mean does not pass the gate of a template
+    remesh : used when the repaired mean does not pass the gate of a template; None keeps its connectivity
     """
 
     rounds: int = 4
@@ -59,7 +59,7 @@ class GroupwiseSettings:
     hidden_weight: float = 0.05
     fade_rings: int = 10
     frame_hidden: float = 0.3
-    remesh: RemeshSettings = field(default_factory=RemeshSettings)
+    remesh: RemeshSettings | None = field(default_factory=RemeshSettings)
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _fit_for_elements(
     template: Template, n_seen: NDArray[np.int64], s: GroupwiseSettings
 ) -> tuple[Template, NDArray[np.int64]]:
     """Remesh the mean where it does not pass the gate of a template; marks follow the nearest vertex."""
-    if assess(template.mesh, TEMPLATE_GATE).passed:
+    if s.remesh is None or assess(template.mesh, TEMPLATE_GATE).passed:
         return template, n_seen
     old = template.mesh
     mesh = remesh_bones({k: old.select(k)[:2] for k in old.labels}, settings=s.remesh)

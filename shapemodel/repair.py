@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from shapemodel.intersections import intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_normals
@@ -169,7 +170,8 @@ def _slide(
         return value + PULL * float(x @ x), (uv_gradient + 2 * PULL * uv).ravel()
 
     options = {"maxiter": s.iterations, "maxcor": 12}
-    x = minimize(cost, np.zeros(2 * len(free)), jac=True, method="L-BFGS-B", options=options).x.reshape(-1, 2)
+    with threadpool_limits(limits=1):  # threads make these short vectors slower, many times on a busy machine
+        x = minimize(cost, np.zeros(2 * len(free)), jac=True, method="L-BFGS-B", options=options).x.reshape(-1, 2)
     x *= np.minimum(1.0, s.most_mm / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
     out = vertices.copy()
     out[free] = project(vertices[free] + x[:, :1] * first + x[:, 1:] * second, *onto)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapemodel.anatomy import MODEL_LABELS, bone, names
-from shapemodel.mesh import Faces, Mesh, Points, read_vtp, volume, write_vtp
+from shapemodel.mesh import Faces, Mesh, Points, read_vtp, vertex_areas, volume, write_vtp
 from shapemodel.meshquality import open_edges
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import Progress, RemeshSettings, edge_for_vertices, remesh_bones
@@ -188,7 +188,8 @@ def _with_prior(mesh: Mesh, prior: NDArray[np.bool_]) -> Template:
 
 
 def _centre(part: Part) -> Points:
-    return np.asarray(part[0].mean(axis=0))
+    """Centroid of the surface, whatever the density of its vertices."""
+    return np.asarray(np.average(part[0], axis=0, weights=vertex_areas(*part)))
 
 
 def _centroids(mesh: Mesh, labels: set[int]) -> dict[int, Points]:

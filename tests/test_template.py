@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from shapemodel.anatomy import BONES, MODEL_LABELS, STERNUM, names, rib, vertebra
 from shapemodel.carve import CarveSettings
 from shapemodel.groupwise import GroupwiseSettings, groupwise, mean_shape
-from shapemodel.mesh import Mesh, join, volume, write_vtp
+from shapemodel.mesh import Mesh, join, vertex_areas, volume, write_vtp
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import RemeshSettings
@@ -73,6 +73,11 @@ def study(mesh: Mesh, *, drop: tuple[int, ...] = (), cut: tuple[int, ...] = (), 
     return join(moved, np.column_stack([low, high]).ravel())
 
 
+def centre(mesh: Mesh, label: int) -> np.ndarray:
+    v, f, _ = mesh.select(label)
+    return np.average(v, axis=0, weights=vertex_areas(v, f))
+
+
 def test_whole_bones_are_those_no_face_cuts() -> None:
     mesh = study(thorax(), cut=(vertebra(12),))
     whole = whole_bones(mesh)
@@ -111,12 +116,11 @@ def test_bones_come_from_subjects_mirror_and_fallback(composed: tuple[Template, 
     assert template.mesh.labels == list(MODEL_LABELS)
     prior = np.unique(template.mesh.bone[template.prior]).tolist()
     assert names(prior) == ["rib_left_11", "rib_right_11"]
-    own = np.array([template.mesh.select(k)[0].mean(axis=0) for k in MODEL_LABELS])
-    true = np.array([truth.select(k)[0].mean(axis=0) for k in MODEL_LABELS])
+    own, true = (np.array([centre(m, k) for k in MODEL_LABELS]) for m in (template.mesh, truth))
     fit = similarity_fit(own, true)
     assert fit[0] == pytest.approx(1, abs=0.01)  # the size of the subjects
-    # centroids of vertices differ by the triangles alone: a fraction of the 7 mm edge
-    assert np.linalg.norm(apply(fit, own) - true, axis=1).max() < 4.0
+    # triangles of 7 mm on bones 10-14 mm thick, and bones placed by their neighbours
+    assert np.linalg.norm(apply(fit, own) - true, axis=1).max() < 2.5
 
 
 def test_composed_template_passes_the_gate(composed: tuple[Template, Mesh]) -> None:
@@ -163,9 +167,9 @@ def bumps(mesh: Mesh, strength: float) -> np.ndarray:
     return v + strength * np.column_stack([v[:, 0] * 0.1, v[:, 1] * -0.05, 10 * np.sin(v[:, 1] / 60)])
 
 
-def test_groupwise_rounds_find_the_mean_of_the_cohort() -> None:
+def test_groupwise_rounds_find_the_mean_of_the_cohort(composed: tuple[Template, Mesh]) -> None:
     """Known registrations: from a template off to one side the rounds end at the cohort's mean, of its mean size."""
-    base = thorax()
+    base = composed[0].mesh
     strengths, sizes = np.array([-1.0, 0.2, 1.1]), np.array([0.9, 1.0, 1.15])
     targets = [base.with_vertices(bumps(base, s) * k) for s, k in zip(strengths, sizes, strict=True)]
     start = Template(base.with_vertices(bumps(base, 1.5) * 1.2), np.ones(len(base.vertices), bool))
@@ -173,7 +177,7 @@ def test_groupwise_rounds_find_the_mean_of_the_cohort() -> None:
     def register(_reference: Mesh, target: Mesh) -> Fitted:
         return Fitted(target.vertices, target.bone != rib("left", 12))
 
-    done = groupwise(start, targets, register, settings=GroupwiseSettings(rounds=4))
+    done = groupwise(start, targets, register, settings=GroupwiseSettings(rounds=4, remesh=None))
     assert done.converged
     assert done.moved_mm[0] > 3
     assert done.moved_mm[-1] < 0.1
@@ -182,11 +186,12 @@ def test_groupwise_rounds_find_the_mean_of_the_cohort() -> None:
     scale, rotation, shift = similarity_fit(done.template.mesh.vertices, want)
     assert scale == pytest.approx(1, abs=0.005)
     error = np.linalg.norm(done.template.mesh.vertices @ rotation.T + shift - want, axis=1)
-    assert np.median(error) < 0.4  # repair and contact move a few vertices of these crude meshes more
+    # subjects differ by 20 mm and by a quarter in size; laying them on each other is not quite linear in that
+    assert np.median(error) < 0.8
 
 
-def test_hidden_vertices_do_not_pull_the_mean() -> None:
-    base = thorax()
+def test_hidden_vertices_do_not_pull_the_mean(composed: tuple[Template, Mesh]) -> None:
+    base = composed[0].mesh
     shapes = np.array([base.vertices, base.vertices, base.vertices])
     low = base.vertices[:, 2] < -80
     shapes[2, low] += [0, 0, 40.0]
@@ -199,8 +204,8 @@ def test_hidden_vertices_do_not_pull_the_mean() -> None:
     assert wrong[low].mean() > 2 * off[low].mean()
 
 
-def test_refused_subjects_are_left_out_and_none_left_is_an_error() -> None:
-    base = thorax()
+def test_refused_subjects_are_left_out_and_none_left_is_an_error(composed: tuple[Template, Mesh]) -> None:
+    base = composed[0].mesh
     start = Template(base, np.zeros(len(base.vertices), bool))
 
     def register(_reference: Mesh, target: Mesh) -> Fitted:
@@ -209,7 +214,7 @@ def test_refused_subjects_are_left_out_and_none_left_is_an_error() -> None:
         return Fitted(target.vertices, np.ones(len(target.vertices), bool))
 
     bad = study(base)
-    done = groupwise(start, [base, bad], register, settings=GroupwiseSettings(rounds=1))
+    done = groupwise(start, [base, bad], register, settings=GroupwiseSettings(rounds=1, remesh=None))
     assert done.refused == (1,)
     with pytest.raises(StudyError, match="no subject"):
         groupwise(start, [bad], register)
