@@ -28,6 +28,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ FORMAT = 1
 BACKGROUND = "background"
 MAX_SHIFT_HU = 300.0
 """A larger shift than this leaves no bone, or all of the body."""
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 Point = tuple[float, float, float]
 Box = tuple[float, float, float, float, float, float]
@@ -283,7 +286,7 @@ def _plain_step(step: Step) -> dict[str, Any]:
 
 
 def _table_lines(subject: str, overrides: Corrections) -> list[str]:
-    name = f"studies.{_toml(subject)}"
+    name = f"studies.{subject if _BARE.fullmatch(subject) else _toml(subject)}"
     table = _plain(overrides)
     lines = ["", f"[{name}]"]
     lines += [f"{k} = {_toml(v)}" for k, v in table.items() if k not in ("seeds", "steps")]
