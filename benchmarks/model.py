@@ -5,7 +5,7 @@ Run one part at a time::
     python benchmarks/model.py pca        # 2,000 x 135,000 float32, complete, streamed from disk
     python benchmarks/model.py missing    # 600 x 135,000, a third of the subjects cut
     python benchmarks/model.py phantom    # 48 phantom subjects, half with cut lower ribs, true correspondence
-    python benchmarks/model.py coverage   # 50 phantom cohorts: mean and covariate intervals
+    python benchmarks/model.py coverage   # 50 cohorts drawn from a phantom model: mean and covariate intervals
     python benchmarks/model.py query      # percentile query to file
 
 Each prints seconds, peak memory of this process and its numbers; ``--small`` shrinks the sizes for a trial.
@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 
 from shapemodel.completion import complete
 from shapemodel.covariates import mean_interval as covariate_interval
-from shapemodel.covariates import regress
+from shapemodel.covariates import regress, residual_covariance
 from shapemodel.means import mean_interval
 from shapemodel.mesh import vertex_areas
 from shapemodel.model import ShapeModel, fit_model
@@ -181,31 +181,51 @@ def phantom(small: bool) -> None:
 
 
 def coverage(small: bool) -> None:
-    """Intervals over repeated phantom cohorts, the truth being a large population drawn the same way."""
+    """Intervals over repeated cohorts, half cut, whose true mean and covariate effects are known exactly.
+
+    The cohorts are drawn from the Gaussian model of 48 phantom subjects: linear effects of sex, age, height and
+    weight, and the residual's covariance.
+    """
     repeats, each = (6, 12) if small else (50, 24)
-    big, _ = draw(60, 60, 1000, 800) if small else draw(300, 300, 1000, 800)
-    framed = align(big)
-    truth_mean = {g: framed.select(g).vertices.mean(axis=0) for g in ("female", "male")}
-    large = fit_model(framed)
-    people = {"sex": "F", "age_years": 55.0, "height_cm": 165.0, "weight_kg": 68.0}
-    row = regress(large).row(people)
-    truth_person = large.instance(row @ regress(large).coefficients)
-    rng = np.random.default_rng(5)
+    whole, _ = draw(12, 12, 7, 300) if small else draw(24, 24, 7, 800)
+    source = fit_model(whole)
+    effects = regress(source)
+    value, vector = np.linalg.eigh(residual_covariance(effects))
+    root = vector * np.sqrt(np.maximum(value, 0))
+    person = {"sex": "F", "age_years": 55.0, "height_cm": 165.0, "weight_kg": 68.0}
+    true_person = source.instance(effects.row(person) @ effects.coefficients)
+    typical = {"F": (164.5, 6.5, 69.0, 11.0), "M": (178.0, 7.0, 84.0, 12.0)}
+    true_mean = {
+        s: source.instance(effects.row({"sex": s, "age_years": 55, "height_cm": h, "weight_kg": w}) @ effects.coefficients)
+        for s, (h, _, w, _) in typical.items()
+    }  # fmt: skip
     means, hidden, persons = [], [], []
     for r in range(repeats):
-        chosen = rng.permutation(big.n_subjects)[: 2 * each]
-        cohort = cut_lower(big.take(np.sort(chosen)), r)
+        rng = np.random.default_rng(r)
+        sex = ("F", "M") * each
+        age = rng.uniform(25, 85, 2 * each)
+        height = np.array([rng.normal(*typical[s][:2]) for s in sex])
+        weight = np.array([rng.normal(*typical[s][2:]) for s in sex]) + 0.6 * (height - [typical[s][0] for s in sex])
+        rows = zip(sex, age, height, weight, strict=True)
+        design = np.stack([effects.row(dict(zip(person, row, strict=True))) for row in rows])
+        scores = design @ effects.coefficients + rng.standard_normal((2 * each, len(root))) @ root.T
+        drawn = replace(
+            whole, vertices=np.stack([source.instance(b) for b in scores]), sex=sex,
+            visible=np.ones((2 * each, whole.n_vertices), bool), subjects=tuple(f"s{i}" for i in range(2 * each)),
+            covariates={"age_years": age, "height_cm": height, "weight_kg": weight},
+        )  # fmt: skip
+        cohort = cut_lower(drawn, r)
         done = complete(cohort)
-        for g in ("female", "male"):
+        for s, g in (("F", "female"), ("M", "male")):
             got = mean_interval(done, g, repeats=200)
-            inside = within(truth_mean[g], got.low, got.high, cohort.n_seen)
+            inside = within(true_mean[s], got.low, got.high, cohort.n_seen)
             means.append(inside.mean())
             hidden.append(inside[cohort.n_seen < 0.75 * cohort.n_subjects].mean())
-        low, high = covariate_interval(regress(fit_model(done)), people)
-        persons.append(within(truth_person, low, high, cohort.n_seen).mean())
-    say(f"{repeats} cohorts of {2 * each}, half cut, 95 % intervals")
-    say(f"mean per sex covers {100 * np.mean(means):.1f} %, where a quarter is hidden {100 * np.nanmean(hidden):.1f} %")
-    say(f"average at covariates covers {100 * np.mean(persons):.1f} %")
+        low, high = covariate_interval(regress(fit_model(done)), person)
+        persons.append(within(true_person, low, high, cohort.n_seen).mean())
+    say(f"{repeats} cohorts of {2 * each}, half cut, 95 % intervals, share of coordinates covered:")
+    say(f"mean of a sex {100 * np.mean(means):.1f} %, where a quarter is hidden {100 * np.nanmean(hidden):.1f} %")
+    say(f"average at covariates {100 * np.mean(persons):.1f} %")
 
 
 def within(truth: np.ndarray, low: np.ndarray, high: np.ndarray, seen: np.ndarray) -> np.ndarray:

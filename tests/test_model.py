@@ -11,7 +11,6 @@ from shapemodel.pca import principal_components
 from shapemodel.population import align, seen_mean
 from tests.synthetic import onto, population
 
-
 QUICK = CompletionSettings(calibration_folds=0)
 
 
