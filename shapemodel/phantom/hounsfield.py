@@ -35,8 +35,8 @@ CORTEX = 980.0
 """Cortical bone before blur; at 0.75 mm pixels and 2 mm slices 0.7-1.2 mm of it reads 300-900 HU."""
 CORTEX_SPREAD = 0.12
 """Standard deviation of the cortex from place to place, relative: pores, and cortex that the bone lacks."""
-RIM = 115.0
-RIM_MM = 0.65
+RIM = 95.0
+RIM_MM = 0.75
 """The outline that readers draw and thresholds find is where HU leaves that of soft tissue; the dense cortex begins
 this far inside it (in four real CTs HU peaks 1-1.5 mm inside the outline, and passes 300 at 0.5 mm)."""
 SUBCORTICAL = 0.8
