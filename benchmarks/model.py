@@ -195,10 +195,10 @@ def coverage(small: bool) -> None:
     person = {"sex": "F", "age_years": 55.0, "height_cm": 165.0, "weight_kg": 68.0}
     true_person = source.instance(effects.row(person) @ effects.coefficients)
     typical = {"F": (164.5, 6.5, 69.0, 11.0), "M": (178.0, 7.0, 84.0, 12.0)}
-    true_mean = {
-        s: source.instance(effects.row({"sex": s, "age_years": 55, "height_cm": h, "weight_kg": w}) @ effects.coefficients)
-        for s, (h, _, w, _) in typical.items()
-    }  # fmt: skip
+    true_mean = {}
+    for s, (h, _, w, _) in typical.items():
+        at = effects.row({"sex": s, "age_years": 55.0, "height_cm": h, "weight_kg": w})
+        true_mean[s] = source.instance(at @ effects.coefficients)
     means, hidden, persons = [], [], []
     for r in range(repeats):
         rng = np.random.default_rng(r)
