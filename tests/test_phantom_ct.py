@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from shapemodel.phantom.knobs import NOISE_HU, CTKnobs
 from shapemodel.phantom.raster import Grid, box_of, coverage
 from shapemodel.phantom.scene import Scene, pose
 from shapemodel.phantom.subject import mean_subject
+from shapemodel.phantom.suite import CASES, ORIENTATIONS, stored_as, suite
 from shapemodel.reasons import InputError
 
 SMALL = CTKnobs(matrix=128, pixel_mm=3.2, slice_mm=5.0, noise="low")
@@ -255,6 +256,28 @@ def test_cohort_on_disk_is_the_scan_and_its_truth(tmp_path: Path) -> None:
     assert 0.3 < truth.bones.arrays["visible"].mean() < 1
     labels = sitk.ReadImage(str(study.labels))
     assert labels.GetSize()[:2] == (128, 128)
+
+
+def test_suite_covers_all_knobs_and_repeats_itself() -> None:
+    cases = suite()
+    assert len(cases) >= 60
+    assert cases == suite()
+    changed = {k for _, knobs in CASES.values() for k in knobs}
+    spared = {"pixel_mm", "matrix", "blur_mm", "couch"}
+    assert changed | spared == {f.name for f in fields(CTKnobs)}
+    for name in CASES:
+        who = [c.subject.subject for c in cases if c.name == name]
+        assert len(set(who)) == len(who)
+
+
+@pytest.mark.parametrize("code", ORIENTATIONS)
+def test_stored_otherwise_is_the_same_image(toy: Scene, code: str) -> None:
+    image = render_scene(toy, replace(TOY, slice_mm=5.0), seed=1).image
+    turned = stored_as(image, code)
+    assert turned.GetSize() != image.GetSize() or not np.allclose(turned.GetDirection(), image.GetDirection())
+    for index in ((10, 20, 5), (100, 90, 12)):
+        there = turned.TransformPhysicalPointToIndex(image.TransformIndexToPhysicalPoint(index))
+        assert turned[there] == image[index]
 
 
 @pytest.mark.slow
