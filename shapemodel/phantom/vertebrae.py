@@ -40,11 +40,11 @@ def _arch(p: Array, k: int) -> Array:
     """Pedicles, articular pillars, laminae and spinous process; ``p`` has its x folded to the left."""
     back, h = 0.5 * tables.BODY_DEPTH_MM[k], tables.BODY_HEIGHT_MM[k]
     side = tables.CANAL_HALF_WIDTH_MM[k] + 2.6
-    pillar = np.array([side, back + 11.0, 0.16 * h])
+    pillar = np.array([side, back + 10.6, 0.16 * h])
     pedicle = (np.array([0.30 * tables.BODY_WIDTH_MM[k], back - 4.0, 0.20 * h]), pillar + [0.0, -1.0, 0.0])
     tall = 0.26 * h
     out = blade(p, pedicle, (3.0, 3.0), (tall, tall))
-    out = join(out, ellipsoid(p, pillar, np.array([5.0, 5.0, 0.30 * h])), 2.5)
+    out = join(out, ellipsoid(p, pillar, np.array([5.0, 4.2, 0.29 * h])), 2.5)
     roof = back + 2 * CANAL_HALF_DEPTH_MM + 3.2
     lamina = (pillar + np.array([0.5, 5.2, -0.34 * h]), np.array([0.0, roof + 0.6, -0.32 * h]))
     out = join(out, blade(p, lamina, (2.6, 3.2), (0.46 * h, 0.44 * h)), 2.5)
@@ -81,7 +81,7 @@ def _processes(p: Array, k: int) -> Array:
     top = superior_facet(k) - [0.0, 2.3, 0.0]
     out = join(out, ellipsoid(p, top, np.array([4.8, 2.3, 6.2])), 1.6)
     bottom = inferior_facet(k) + [0.0, 2.5, 0.0]
-    return join(out, ellipsoid(p, bottom, np.array([4.8, 2.5, 7.6])), 1.6)
+    return join(out, ellipsoid(p, bottom, np.array([4.8, 2.4, 6.6])), 1.6)
 
 
 CLUB_DEPTH_MM = 4.4
@@ -106,7 +106,7 @@ def superior_facet(k: int) -> Array:
 def inferior_facet(k: int) -> Array:
     """(3,) canonical middle of the left inferior joint surface, which faces forwards."""
     side, back = tables.CANAL_HALF_WIDTH_MM[k] + 2.6, 0.5 * tables.BODY_DEPTH_MM[k]
-    return np.array([side - 1.8, back + FACET_BACK_MM + 1.6, -0.5 * tables.BODY_HEIGHT_MM[k] - 0.6])
+    return np.array([side - 1.8, back + FACET_BACK_MM + 1.6, -0.5 * tables.BODY_HEIGHT_MM[k] + 0.4])
 
 
 def transverse_club(k: int) -> Array:
