@@ -63,6 +63,8 @@ def give_way(bone: tuple[Points, Faces], others: list[tuple[Points, Faces]], gap
     rows = np.flatnonzero(tree.query(v, distance_upper_bound=REACH_MM)[0] < REACH_MM)
     own = vertex_normals(*bone)[rows]
     for _ in range(ROUNDS):
+        if not len(rows):
+            break
         signed, way = clearance(v[rows], own, tree, outward)
         other, back = clearance(near, outward, cKDTree(v[rows]), own)
         close, poked = signed < gap + 3 * SOFT_MM, other < gap
