@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, rib, vertebra
-from shapemodel.labels.canal import Canal, find_canal
+from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM
+from shapemodel.labels.canal import find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import split_girdle
-from shapemodel.labels.records import BoneStatus, Labelled, LabelSettings, Overrides
-from shapemodel.labels.ribs import Start, attach_orphans, find_starts, name_components, paraspinal
-from shapemodel.labels.solid import bounding_box, keep_largest, solid_plate, solid_ribs, solid_vertebra
-from shapemodel.labels.spine import Discs, find_discs
+from shapemodel.labels.numbering import Numbering, number_bones
+from shapemodel.labels.quality import arm_position, bone_status, study_flags
+from shapemodel.labels.records import Labelled, LabelSettings, Overrides
+from shapemodel.labels.ribs import paraspinal
+from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import Plate, find_plate
-from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, level_markers, spine_frame, vote_levels
+from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, level_markers, spine_frame
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
-from shapemodel.mask import Coarse, Mask, Spacing, Thresholds, measure
-from shapemodel.reasons import Flag, StudyError
+from shapemodel.mask import Mask, Spacing, Thresholds, measure
+from shapemodel.reasons import Flag, InputError, StudyError
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,6 @@ SMOOTH_MM = 0.6
 """In-plane smoothing before outlines are taken: half a pixel to one pixel, removes the noise of single pixels."""
 DISC_HALF_MM = 2.0
 """Half of a thin disc: what no filling may cross."""
-
-
-@dataclass(frozen=True)
-class Numbering:
-    """Ribs on the working grid, and which interval between discs is which vertebra."""
-
-    ribs: NDArray[np.uint8]
-    levels: dict[int, int]
-    discs: Discs
-    share: float
-    votes: int
-    starts: list[Start]
-    orphans: list[tuple[int, float, int]]
 
 
 def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrides | None = None) -> Labelled:
@@ -67,6 +54,8 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
 
     settings = settings or LabelSettings()
     overrides = overrides or Overrides()
+    if overrides.exclude:
+        raise StudyError("excluded", "the study is excluded by hand: remove exclude from its overrides to use it")
     clock = Clock()
     hu = sitk.GetArrayViewFromImage(ct)
     sp = tuple(float(v) for v in ct.GetSpacing()[::-1])
@@ -82,25 +71,64 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     plate = find_plate(work)
     girdle, comps = _components(work, plate)
     clock("girdle")
-    numbering = _number(work, comps, hu, spacing, settings)
+    numbering = number_bones(work, plate, comps, hu, spacing, settings)
     cartilage, trimmed = trim_fronts(work, plate, numbering.ribs)
     clock("numbering")
     smooth = smooth_slices(hu, spacing, SMOOTH_MM)
     clock("smooth")
     labels = _fine(smooth, spacing, work, numbering, girdle, cartilage, plate, clock)
+    labels = apply_overrides(labels, ct, overrides)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
-    bones = _status(labels, spacing)
+    bones = bone_status(labels, spacing, numbering)
+    flags = study_flags(work, coarse, plate, numbering, bones, trimmed)
+    clock("quality")
     return Labelled(
         image=image,
         bones=bones,
-        flags=_flags(numbering),
+        flags=flags,
         thresholds=(limits.low, limits.working),
         lung_volume_ml=coarse.lung_volume_ml,
-        arms="unknown",
-        score=numbering.share,
+        arms=arm_position(work, girdle),
+        score=_score(numbering, flags),
         seconds=clock.seconds,
     )
+
+
+def _score(numbering: Numbering, flags: tuple[Flag, ...]) -> float:
+    """Share of votes for the level, less a tenth for each kind of flag."""
+    return round(max(0.0, numbering.share - 0.1 * len({f.code for f in flags})), 3)
+
+
+def apply_overrides(labels: NDArray[np.uint8], ct, overrides: Overrides) -> NDArray[np.uint8]:
+    """Crop, seeds and relabelling of a label map (z, y, x) by hand.
+
+    A seed gives the connected piece of its label (any label, bone left over included) to another label; one in
+    the background is refused.
+    """
+    out = labels
+    if overrides.crop is not None:
+        x0, x1, y0, y1, z0, z1 = overrides.crop
+        keep = np.ones(labels.shape, bool)
+        for axis, (lo, hi) in enumerate(((z0, z1), (y0, y1), (x0, x1))):
+            k = 2 - axis
+            at = ct.GetOrigin()[k] + np.arange(labels.shape[axis]) * ct.GetSpacing()[k]
+            inside = (at >= lo) & (at <= hi)
+            keep &= inside.reshape([-1 if a == axis else 1 for a in range(3)])
+        out = np.where(keep, out, np.uint8(0))
+    for x, y, z, label in overrides.seeds:
+        index = ct.TransformPhysicalPointToIndex((float(x), float(y), float(z)))[::-1]
+        if any(not 0 <= i < n for i, n in zip(index, labels.shape, strict=True)) or out[index] == 0:
+            raise InputError(f"the seed for label {label} at {x}, {y}, {z} mm is not on bone: move it onto the bone")
+        out = out.copy() if out is labels else out
+        pieces, _ = ndi.label(out == out[index])
+        out[pieces == pieces[index]] = label
+    if overrides.relabel:
+        table = np.arange(256, dtype=np.uint8)
+        for old, new in overrides.relabel.items():
+            table[old] = new
+        out = table[out]
+    return out
 
 
 class Clock:
@@ -127,35 +155,9 @@ def _components(work: Work, plate: Plate) -> tuple[Mask, NDArray[np.int32]]:
     return girdle, comps
 
 
-def _number(
-    work: Work, comps: NDArray[np.int32], hu: NDArray[np.int16], spacing: Spacing, settings: LabelSettings
-) -> Numbering:
-    starts = find_starts(work, comps)
-    if len(starts) < settings.min_rib_starts:
-        raise StudyError(
-            "too_few_ribs",
-            f"expected at least {settings.min_rib_starts} ribs to leave the spine, found {len(starts)}: "
-            "is this a chest CT with the spine in the field?",
-        )
-    pitch: list[tuple[float, float]] = []
-    levels: list[tuple[int, float]] = []
-    names: dict[int, list[tuple[int, Start]]] = {}
-    for side in ("left", "right"):
-        own = [q for q in starts if q.side == side]
-        s = np.array([q.s for q in own])
-        pitch += [(0.5 * (a + b), a - b) for a, b in zip(s[:-1], s[1:], strict=True)]
-        for k, q in enumerate(own[:12], start=1):
-            levels.append((k, q.s))
-            names.setdefault(q.component, []).append((rib(side, k), q))
-    discs = find_discs(hu, spacing, work.canal, np.array(pitch))
-    top, share, votes = vote_levels(discs, levels)
-    table = {k: vertebra(top - k + 1) if 1 <= top - k + 1 <= 12 else OTHER_BONE for k in range(len(discs.s) + 1)}
-    ribs = name_components(work, comps, names)
-    orphans = attach_orphans(work, comps, ribs)
-    return Numbering(ribs, table, discs, share, votes, starts, orphans)
-
-
-def _fine(hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage: Mask, plate: Plate, clock: Clock) -> NDArray[np.uint8]:
+def _fine(
+    hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage: Mask, plate: Plate, clock: Clock
+) -> NDArray[np.uint8]:
     """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
     frame = spine_frame(hu.shape, spacing, work.canal, SPINE_SIDE_MM, SPINE_FRONT_MM, SPINE_BACK_MM)
     sub = hu[frame.box]
@@ -180,6 +182,7 @@ def _fine(hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage
     clock("solid ribs")
     _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
     _solid_spine(raw, out, spacing, hu, frame, numbering, low)
+    drop_crumbs(out, list(MODEL_LABELS))
     rest = (out == 0) & mask
     front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
     out[rest] = np.where(upsample(front, work.factor, hu.shape)[rest], COSTAL_CARTILAGE, OTHER_BONE)
@@ -192,7 +195,7 @@ def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], region: Mask,
     if not mask.any():
         return
     box = bounding_box(mask, 6.0, spacing)
-    solid = solid_plate(keep_largest(mask[box]), region[box], spacing)
+    solid = solid_plate(mask[box], region[box], spacing)
     out[box][solid & (out[box] == 0)] = STERNUM
 
 
@@ -221,32 +224,3 @@ def _solid_spine(raw, out, spacing: Spacing, hu, frame: SpineFrame, numbering: N
         solid = solid_vertebra(mask[box], body, tube[box], disc & (ant > 4), spacing)
         view = target[box]
         view[solid & (view == 0)] = label
-
-
-def _status(labels: NDArray[np.uint8], spacing: Spacing) -> dict[int, BoneStatus]:
-    """Status of each bone of the model from the label map."""
-    boxes = ndi.find_objects(labels, max_label=max(MODEL_LABELS))
-    ml = np.bincount(labels.ravel(), minlength=64) * float(np.prod(spacing)) / 1000.0
-    out = {}
-    for k in MODEL_LABELS:
-        box = boxes[k - 1] if k <= len(boxes) else None
-        if box is None:
-            out[k] = BoneStatus("absent")
-            continue
-        faces = []
-        for axis, name in ((2, "x"), (1, "y"), (0, "z")):
-            if box[axis].start == 0:
-                faces.append(name + "min")
-            if box[axis].stop == labels.shape[axis]:
-                faces.append(name + "max")
-        out[k] = BoneStatus("cut" if faces else "complete", tuple(faces), 1.0, float(ml[k]), 1)
-    return out
-
-
-def _flags(numbering: Numbering) -> tuple[Flag, ...]:
-    from shapemodel.labels.records import NUMBERING
-
-    out = []
-    if numbering.share < 0.8:
-        out.append(Flag(NUMBERING, 0, f"{numbering.share:.0%} of {numbering.votes} ribs vote for the level"))
-    return tuple(out)

@@ -19,8 +19,17 @@ FRONT_OF_CANAL_MM = 55.0
 """The box reaches to the front of the largest body."""
 START_MM = (37.0, 46.0)
 """Sideways range in which a rib is past its tubercle and alone."""
-START_FRONT_MM = 18.0
-"""Rib necks pass 0-30 mm behind the middle of the canal; in front of it the first rib may come back."""
+START_FRONT_MM = 40.0
+"""Rib necks pass 0-30 mm behind the middle of the canal; the first rib of a flat chest starts beside it."""
+THICK = 1.35
+"""Times the usual volume of a section: the first rib alone has up to 1.3."""
+DOUBLE = 1.8
+"""Times the usual volume: two ribs whatever the length."""
+SECTION_MM = 20.0
+"""Longer than the section of any rib."""
+RETURN_MM = 8.0
+"""A section so far in front of another of the same piece, at its height, is the first rib coming back."""
+RETURN_S_MM = 30.0
 REACH_MM = 48.0
 """A rib goes on sideways at least so far; the longest transverse process does not."""
 MIN_START_ML = 0.10
@@ -30,7 +39,8 @@ SAME_START_MM = 11.0
 
 @dataclass(frozen=True)
 class Start:
-    """Where a rib leaves the spine: ``s`` mm along the canal, its component, side, and whether a scan edge cuts."""
+    """Where a rib leaves the spine: ``s`` mm along the canal, ``ant`` mm in front of it, its component, its side,
+    the centre (z, y, x mm of the array), and whether a scan edge cuts it there."""
 
     s: float
     side: str
@@ -38,6 +48,7 @@ class Start:
     point: tuple[float, float, float]
     ml: float
     edge: bool
+    ant: float
 
 
 def paraspinal(work: Work) -> Mask:
@@ -54,8 +65,11 @@ def find_starts(work: Work, comps: NDArray[np.int32]) -> list[Start]:
     if n == 0:
         return []
     reach = _reach(work, comps)
+    lab = _part_thick(lab, n, work)
     out: list[Start] = []
     for k, box in enumerate(ndi.find_objects(lab), start=1):
+        if box is None:
+            continue
         idx = np.argwhere(lab[box] == k) + [b.start for b in box]
         ml = len(idx) * work.voxel_ml
         z0, z1 = int(idx[:, 0].min()), int(idx[:, 0].max())
@@ -73,8 +87,29 @@ def find_starts(work: Work, comps: NDArray[np.int32]) -> list[Start]:
         if far < REACH_MM and not touches:
             continue
         s = float(work.canal.arclength(centre[None])[0])
-        out.append(Start(s, "left" if left else "right", component, tuple(centre), ml, edge))
-    return _merge(out)
+        ant = float(work.ant[int(mid[0]), int(mid[1]), 0])
+        out.append(Start(s, "left" if left else "right", component, tuple(centre), ml, edge, ant))
+    return _merge(work, comps, out, reach)
+
+
+def _part_thick(lab: NDArray[np.int32], n: int, work: Work) -> NDArray[np.int32]:
+    """Part sections that are two touching ribs: thick and longer than any rib is high, cut at half their length."""
+    ml = np.bincount(lab.ravel(), minlength=n + 1)[1:] * work.voxel_ml
+    usual = float(np.median(ml[ml > MIN_START_ML])) if (ml > MIN_START_ML).any() else 1.0
+    boxes = ndi.find_objects(lab)
+    new = n
+    for k in np.flatnonzero(ml > THICK * usual) + 1:
+        view = lab[boxes[k - 1]]
+        idx = np.argwhere(view == k)
+        flat = idx[:, :2] * np.array(work.spacing[:2])  # z, y: the sagittal section
+        flat = flat - flat.mean(axis=0)
+        along = flat @ np.linalg.svd(flat, full_matrices=False)[2][0]
+        long = np.percentile(along, 97) - np.percentile(along, 3) > SECTION_MM
+        if not long and ml[k - 1] < DOUBLE * usual:
+            continue
+        new += 1
+        view[tuple(idx[along > 0].T)] = new
+    return lab
 
 
 def _reach(work: Work, comps: NDArray[np.int32]) -> dict[int, tuple[float, float, bool]]:
@@ -92,7 +127,9 @@ def _reach(work: Work, comps: NDArray[np.int32]) -> dict[int, tuple[float, float
     return {k: (float(low[k]), float(high[k]), bool(touch[k])) for k in range(n)}
 
 
-def _merge(starts: list[Start]) -> list[Start]:
+def _merge(
+    work: Work, comps: NDArray[np.int32], starts: list[Start], reach: dict[int, tuple[float, float, bool]]
+) -> list[Start]:
     """Join pieces of one start that a hole in the mask parted; top first."""
     out: list[Start] = []
     for one in sorted(starts, key=lambda q: -q.ml):
@@ -100,7 +137,40 @@ def _merge(starts: list[Start]) -> list[Start]:
         near = [q for q in out if q.component == one.component and q.side == one.side]
         if not any(np.linalg.norm(place - q.point) < SAME_START_MM for q in near):
             out.append(one)
-    return sorted(out, key=lambda q: (q.side, -q.s))
+    out += _stumps(work, comps, {q.component for q in out}, reach)
+    back = [q for q in out if not any(_returns(q, other) for other in out)]
+    return sorted(back, key=lambda q: (q.side, -q.s))
+
+
+def _stumps(
+    work: Work, comps: NDArray[np.int32], used: set[int], reach: dict[int, tuple[float, float, bool]]
+) -> list[Start]:
+    """Starts of ribs that the first or last slice cuts so near to the spine that they miss the slab."""
+    out = []
+    boxes = ndi.find_objects(comps)
+    for component, (low, high, touches) in reach.items():
+        if not component or component in used or not touches or boxes[component - 1] is None:
+            continue
+        side = "left" if high > -low else "right"
+        if not START_MM[0] <= max(high, -low) <= REACH_MM + 12.0 or min(abs(low), abs(high)) > START_MM[0]:
+            continue
+        box = boxes[component - 1]
+        idx = np.argwhere(comps[box] == component) + [b.start for b in box]
+        ml = len(idx) * work.voxel_ml
+        mid = np.round(idx.mean(axis=0)).astype(int)
+        ant = float(work.ant[mid[0], mid[1], 0])
+        if MIN_START_ML < ml < 4.0 and -40.0 < ant < 10.0:
+            centre = work.mm(idx).mean(axis=0)
+            s = float(work.canal.arclength(centre[None])[0])
+            out.append(Start(s, side, component, tuple(centre), ml, True, ant))
+    return out
+
+
+def _returns(one: Start, other: Start) -> bool:
+    """Whether ``one`` is where the rib of ``other`` passes the slab again, on its way to the sternum."""
+    same = one.component == other.component and one.side == other.side and one is not other
+    ahead = other.point[1] - one.point[1]  # y grows to the back
+    return same and one.ant > 8.0 and ahead > RETURN_MM and abs(one.s - other.s) < RETURN_S_MM
 
 
 ORPHAN_ML = 0.15
@@ -109,7 +179,9 @@ BRIDGE_MM = 30.0
 """Longest gap in a rib that is bridged: a fracture, or cortex too thin to be seen over an intercostal width."""
 
 
-def name_components(work: Work, comps: NDArray[np.int32], names: dict[int, list[tuple[int, Start]]]) -> NDArray[np.uint8]:
+def name_components(
+    work: Work, comps: NDArray[np.int32], names: dict[int, list[tuple[int, Start]]]
+) -> NDArray[np.uint8]:
     """Rib labels on the work grid: components of one start by name, those of several split, lost pieces attached.
 
     ``names`` maps a component to its (label, start) pairs.
@@ -128,7 +200,9 @@ def name_components(work: Work, comps: NDArray[np.int32], names: dict[int, list[
     return out
 
 
-def _split(work: Work, mask: Mask, box: tuple[slice, ...], owners: list[tuple[int, Start]], out: NDArray[np.uint8]) -> None:
+def _split(
+    work: Work, mask: Mask, box: tuple[slice, ...], owners: list[tuple[int, Start]], out: NDArray[np.uint8]
+) -> None:
     """Part a component among its starts by a geodesic flood from each; writes into ``out``."""
     idx = np.argwhere(mask)
     mm = work.mm(idx + [b.start for b in box])

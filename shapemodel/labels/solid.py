@@ -10,6 +10,8 @@ from shapemodel.mask import Mask, Spacing
 
 RIB_CLOSE_MM = 2.0
 """Half of the widest gap that partial volume leaves in a rib's cortex."""
+PLATE_CLOSE_MM = 7.0
+"""Half of the widest joint of a sternum (manubrium and body, body and xiphoid)."""
 RIB_HOLE_MM2 = 250.0
 """A rib's oblique section in a slice; larger rings are not marrow."""
 
@@ -125,14 +127,14 @@ def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]
 
 
 def solid_plate(mask: Mask, region: Mask, spacing: Spacing) -> Mask:
-    """The sternum in its box: closed by 5 mm, each slice filled to its convex hull inside ``region``, one piece.
+    """The sternum in its box: closed, each slice filled to its convex hull inside ``region``, one piece.
 
     Axial sections of the sternum are convex to about a millimetre; the cortex of an old one is too thin to be
     seen all round, so that holes alone would not be closed.
     """
     from skimage.morphology import convex_hull_image
 
-    closed = keep_largest(fill_planes(close_mm(mask, 5.0, spacing), spacing, 1500.0) & (region | mask))
+    closed = keep_largest(fill_planes(close_mm(mask, PLATE_CLOSE_MM, spacing), spacing, 1500.0) & (region | mask))
     out = closed.copy()
     for k, m in enumerate(closed):
         if m.sum() > 10:

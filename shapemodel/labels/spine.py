@@ -28,6 +28,10 @@ SPACING_MM = (13, 38)
 """Disc to disc: T1 of a small woman, T12 of a tall man with a margin."""
 
 
+LEVEL_MM = (17.8, 19.2, 19.4, 19.9, 20.3, 21.3, 22.2, 22.9, 23.8, 25.0, 26.5, 28.3, 30.5, 33.0)
+"""Height of body and disc, T1 to L2 (Panjabi 1991 and disc heights of Fletcher, rounded)."""
+
+
 @dataclass(frozen=True)
 class Discs:
     """Disc positions ``s`` (n,) mm along the canal, ascending (headwards), each with a ``score`` 0-1 and a
@@ -94,25 +98,34 @@ def disc_score(img: NDArray, s: NDArray, v: NDArray) -> tuple[NDArray, NDArray]:
     return np.clip(best / scale, 0.0, 1.2), tilt
 
 
-def find_discs(hu: NDArray[np.int16], spacing: Spacing, canal: Canal, pitch: NDArray[np.float64]) -> Discs:
-    """Discs along the whole canal. ``pitch`` (n, 2): arclength and rib pitch there in mm (may be empty)."""
+def find_discs(hu: NDArray[np.int16], spacing: Spacing, canal: Canal, starts: NDArray[np.float64]) -> Discs:
+    """Discs along the whole canal. ``starts`` (n, 2): level and arclength (mm) of ribs (may be empty)."""
     img, s, v = straighten(hu, spacing, canal)
     score, tilt = disc_score(img, s, v)
     valid = ~np.isnan(img).all(axis=1)
-    expect = _expected(s, pitch)
+    expect = expected_spacing(s, starts)
     chosen = _even_path(np.where(valid, score, 0.0), expect)
     chosen = np.array([k for k in chosen if canal.s[0] + 1 <= s[k] <= canal.s[-1] - 1], int)
     return Discs(s[chosen], np.clip(score[chosen], 0, 1), tilt[chosen])
 
 
-def _expected(s: NDArray, pitch: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Expected spacing at each s: the rib pitch, or 18-28 mm from neck to loin where ribs tell nothing."""
-    if len(pitch) < 3:
+def expected_spacing(s: NDArray[np.float64], starts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Expected disc-to-disc distance at each ``s`` (mm): the usual one of each level, scaled by the ribs' pitch.
+
+    ``starts`` (n, 2): level and arclength of ribs. The first rib is left out, its start lies beside the second's.
+    """
+    use = starts[starts[:, 0] > 1] if len(starts) else starts
+    if len(np.unique(use[:, 0] if len(use) else [])) < 4:
         return np.interp(s, [s[0], s[-1]], [27.0, 18.0])
-    order = np.argsort(pitch[:, 0])
-    fit = np.polyfit(pitch[order, 0], pitch[order, 1], 1)
-    value = np.polyval(fit, np.clip(s, pitch[:, 0].min(), pitch[:, 0].max()))
-    return np.clip(value, 15.0, 33.0)
+    levels = np.unique(use[:, 0])
+    at = np.array([use[use[:, 0] == k, 1].mean() for k in levels])
+    usual = np.cumsum(np.concatenate([[0.0], LEVEL_MM]))
+    middle = 0.5 * (usual[:-1] + usual[1:])  # depth of each level's body below the top of T1
+    depth = np.interp(levels, np.arange(1, len(LEVEL_MM) + 1), middle)
+    scale, top = np.polyfit(depth, -at, 1)
+    scale = float(np.clip(scale, 0.75, 1.35))
+    top = float(np.mean(-at - scale * depth))
+    return np.interp((-s - top) / scale, middle, LEVEL_MM) * scale
 
 
 def _even_path(score: NDArray, expect: NDArray) -> NDArray[np.int64]:

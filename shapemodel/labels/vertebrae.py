@@ -118,12 +118,12 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
 def vote_levels(discs: Discs, starts: list[tuple[int, float]]) -> tuple[int, float, int]:
     """Which interval is level 1, by ribs: (interval index of level 1, share of votes for it, number of votes).
 
-    ``starts`` are (rib level, arclength). Interval k lies between disc k-1 and disc k; levels grow downwards.
+    ``starts`` are (rib level, arclength); ribs 1-3, 11 and 12 leave their bodies at a slant and count less. Interval k lies between disc k-1 and disc k; levels grow downwards.
     """
-    votes: dict[int, int] = {}
+    votes: dict[int, float] = {}
     for level, s in starts:
         k = int(np.searchsorted(discs.s, s))
-        votes[k + level - 1] = votes.get(k + level - 1, 0) + 1
+        votes[k + level - 1] = votes.get(k + level - 1, 0.0) + (1.0 if 4 <= level <= 10 else 0.4)
     best = max(sorted(votes), key=lambda v: votes[v])
     total = sum(votes.values())
-    return best, votes[best] / total, total
+    return best, votes[best] / total, len(starts)
