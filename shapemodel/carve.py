@@ -60,28 +60,29 @@ class Solid:
         self.normals = vertex_normals(vertices, faces)
         self.tree = gpytoolbox.squared_distance_precompute(vertices, self.faces)
 
-    def depth(self, points: Points) -> tuple[NDArray[np.float64], Points]:
-        """Depth (n,) mm of points below the surface (negative outside), and the outward normals (n, 3) there.
+    def nearest(self, points: Points) -> tuple[NDArray[np.float64], Points, NDArray[np.int64], NDArray[np.float64]]:
+        """Depth (n,) mm of points below the surface (negative outside), outward normals (n, 3) at the nearest
+        points, the corners (n, 3) of their triangles and barycentric weights (n, 3).
 
         The sign is that of the interpolated normal at the nearest point.
         """
         import gpytoolbox
 
         if not len(points):
-            return np.zeros(0), np.zeros((0, 3))
+            return np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3))
         square, face, weight = gpytoolbox.squared_distance(
             points, self.vertices, F=self.faces, use_cpp=True, cpp_aabb=self.tree
         )
-        corners = self.faces[face]
+        corners = self.faces[face].astype(np.int64)
         nearest = np.einsum("ij,ijk->ik", weight, self.vertices[corners])
         normal = np.einsum("ij,ijk->ik", weight, self.normals[corners])
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
         out = np.einsum("ij,ij->i", points - nearest, normal) > 0
-        return np.where(out, -1.0, 1.0) * np.sqrt(square), normal
+        return np.where(out, -1.0, 1.0) * np.sqrt(square), normal, corners, weight
 
     def inside(self, points: Points) -> NDArray[np.float64]:
         """(n,) mm, distance to the surface, positive inside."""
-        return self.depth(points)[0]
+        return self.nearest(points)[0]
 
 
 def _comes_near(v: Points, other: Solid, s: CarveSettings) -> bool:

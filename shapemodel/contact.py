@@ -1,7 +1,9 @@
-"""Contact: small penetrations between bones, and folds within one, are pushed out on fixed connectivity.
+"""Contact: small penetrations between bones are pushed out smoothly, on fixed connectivity.
 
 For what a deformation leaves (tenths of a millimetre to a few millimetres at joints); deep overlaps of bones of
-different people are the business of :mod:`shapemodel.carve`.
+different people are the business of :mod:`shapemodel.carve`. In each round every vertex that is inside another
+bone, or nearer to it than the clearance, asks for a displacement relative to the nearest point there; the
+smoothest field that grants it moves both bones (regularised least squares), so joints give way without dents.
 """
 
 from __future__ import annotations
@@ -10,14 +12,27 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array, eye_array, kron
+from scipy.sparse.linalg import cg
 
 from shapemodel.carve import Solid
-from shapemodel.intersections import Intersections, find_intersections
+from shapemodel.intersections import Intersections, find_intersections, intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points
 
-RINGS = 3
-"""Rings around cutting triangles that take part in the push, so that it fades out instead of making a dent."""
+RINGS = 5
+"""Rings around cutting triangles that take part, so that a push fades out."""
+
+STAY = 0.01
+"""Weight of a displacement itself against its roughness."""
+
+GRANT = 20.0
+"""Weight of the wishes of vertices in contact against the roughness of the displacement."""
+
+MOST_MM = 1.0
+"""Largest step of a vertex in one round."""
+
+REACH_MM = 8.0
+"""A vertex that seems deeper than this inside another bone is beyond repair and asks for nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +54,32 @@ class Separated:
     rounds: int
 
 
-def separate(mesh: Mesh, *, clearance_mm: float = 0.1, rounds: int = 12) -> Separated:
-    """Push bones out of each other, and smooth folds within a bone, until no triangle cuts another.
+def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Separated:
+    """Push bones out of each other until no triangle of one cuts another.
 
-    Each of two bones gives way by half. The best state is returned: never more cutting pairs than before.
+    Both bones give way; the clearance grows from round to round, so that edges part as well. Folds within a bone
+    are smoothed. The best state is returned: never more cutting pairs than before.
     """
-    first = found = find_intersections(mesh)
-    adjacency = vertex_adjacency(len(mesh.vertices), mesh.faces)
-    best, least, current, done = mesh.vertices, found, mesh.vertices, 0
-    while len(found.pairs) and done < rounds:
-        step = np.zeros_like(current)
-        for i, j in np.unique(np.sort(found.bones, axis=1), axis=0):
-            rows = (np.sort(found.bones, axis=1) == (i, j)).all(axis=1)
-            patch = _patch(mesh.faces, np.unique(found.pairs[rows]), len(current))
-            if i == j:
-                step[patch] += 0.5 * (adjacency[patch] @ current - current[patch])
-            else:
-                now = mesh.with_vertices(current)
-                for own, other in ((i, j), (j, i)):
-                    mine = patch[mesh.bone[patch] == own]
-                    step[mine] += _push(now, mine, int(other), clearance_mm * (1 + done / 4))
-        current = current + _fade(step, adjacency)
-        found = find_intersections(mesh.with_vertices(current))
+    first = find_intersections(mesh)
+    if not len(first.pairs):
+        return Separated(mesh, np.zeros(len(mesh.vertices)), first, first, 0)
+    best, least, current, done = mesh.vertices, len(first.pairs), mesh.vertices, 0
+    cutting = first.pairs
+    while len(cutting) and done < rounds:
+        zone = _patch(mesh.faces, np.unique(cutting), len(current), RINGS)
+        current = current + _step(mesh.with_vertices(current), zone, cutting, clearance_mm * (1 + done / 3))
+        near = np.flatnonzero(
+            np.isin(mesh.faces, _patch(mesh.faces, np.unique(cutting), len(current), RINGS + 2)).any(1)
+        )
+        cutting = near[intersecting_pairs(current, mesh.faces[near])]
         done += 1
-        if len(found.pairs) < len(least.pairs):
-            best, least = current, found
-    return Separated(mesh.with_vertices(best), np.linalg.norm(best - mesh.vertices, axis=1), first, least, done)
+        if not len(cutting):  # the whole mesh, once the neighbourhood is clean
+            cutting = intersecting_pairs(current, mesh.faces)
+        if len(cutting) < least:
+            best, least = current, len(cutting)
+    result = mesh.with_vertices(best)
+    moved = np.linalg.norm(best - mesh.vertices, axis=1)
+    return Separated(result, moved, first, find_intersections(result), done)
 
 
 def vertex_adjacency(n: int, faces: Faces) -> csr_array:
@@ -76,26 +91,70 @@ def vertex_adjacency(n: int, faces: Faces) -> csr_array:
     return csr_array(links.multiply(1 / degree[:, None]))
 
 
-def _patch(faces: Faces, cutting: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+def _patch(faces: Faces, cutting: NDArray[np.int64], n: int, rings: int) -> NDArray[np.int64]:
     inside = np.zeros(n, dtype=bool)
     inside[faces[cutting]] = True
-    for _ in range(RINGS - 1):
+    for _ in range(rings - 1):
         inside[faces[inside[faces].any(axis=1)]] = True
     return np.flatnonzero(inside)
 
 
-def _push(mesh: Mesh, mine: NDArray[np.int64], other: int, clearance: float) -> Points:
-    """Half the way out of the other bone, for those vertices that are inside it or nearer than the clearance."""
-    v, f, _ = mesh.select(other)
-    solid = Solid(v, f)
-    depth, outward = solid.depth(mesh.vertices[mine])
-    return np.asarray(np.maximum(depth + clearance, 0.0)[:, None] * outward / 2)
+def _step(mesh: Mesh, zone: NDArray[np.int64], cutting: NDArray[np.int64], clearance: float) -> Points:
+    """The smooth displacement (V, 3) of the zone that grants the wishes of the vertices in contact."""
+    number = np.full(len(mesh.vertices), -1, dtype=np.int64)
+    number[zone] = np.arange(len(zone))
+    faces = number[mesh.faces[(number[mesh.faces] >= 0).all(axis=1)]]
+    rough = eye_array(len(zone)) - vertex_adjacency(len(zone), faces)
+    wishes, goal = _wishes(mesh, zone, number, cutting, clearance)
+    matrix = kron(rough.T @ rough + STAY * eye_array(len(zone)), eye_array(3)) + GRANT * (wishes.T @ wishes)
+    matrix = csr_array(matrix)
+    u, _ = cg(matrix, GRANT * (wishes.T @ goal), rtol=1e-3, maxiter=150, M=diags_array(1 / matrix.diagonal()))
+    step = u.reshape(-1, 3)
+    folds = mesh.bone[mesh.faces[cutting[:, 0], 0]] == mesh.bone[mesh.faces[cutting[:, 1], 0]]
+    if folds.any():
+        inner = number[_patch(mesh.faces, np.unique(cutting[folds]), len(mesh.vertices), 2)]
+        step[inner] -= 0.5 * (rough @ mesh.vertices[zone])[inner]
+    step *= np.minimum(1.0, MOST_MM / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12))
+    out = np.zeros_like(mesh.vertices)
+    out[zone] = step
+    return out
 
 
-def _fade(step: Points, adjacency: csr_array) -> Points:
-    """Let neighbours follow: half of the mean step around them, where that is more than their own."""
-    for _ in range(2):
-        around = adjacency @ step * 0.7
-        follow = np.linalg.norm(around, axis=1) > np.linalg.norm(step, axis=1)
-        step = np.where(follow[:, None], around, step)
-    return step
+def _wishes(
+    mesh: Mesh, zone: NDArray[np.int64], number: NDArray[np.int64], cutting: NDArray[np.int64], clearance: float
+) -> tuple[csr_array, NDArray[np.float64]]:
+    """Rows ``n . (u_p - u_q) = depth + clearance`` over all pairs of bones that cut each other."""
+    pairs = np.unique(np.sort(mesh.bone[mesh.faces[cutting, 0]], axis=1), axis=0)
+    solids: dict[int, tuple[Solid, NDArray[np.int64]]] = {}
+    for label in np.unique(pairs):
+        v, f, ids = mesh.select(int(label))
+        solids[int(label)] = (Solid(v, f), ids)
+    rows, columns, values, goal, count = [], [], [], [], 0
+    for i, j in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
+        for own, other in ((i, j), (j, i)):
+            solid, ids = solids[other]
+            mine = zone[mesh.bone[zone] == own]
+            low, high = solid.vertices.min(axis=0) - clearance, solid.vertices.max(axis=0) + clearance
+            mine = mine[((mesh.vertices[mine] >= low) & (mesh.vertices[mine] <= high)).all(axis=1)]
+            depth, outward, corners, weight = solid.nearest(mesh.vertices[mine])
+            facing = solids[own][0].normals[np.searchsorted(solids[own][1], mine)]
+            touch = (depth > -clearance) & (depth < REACH_MM) & (number[ids[corners]] >= 0).all(axis=1)
+            way = _directions(outward[touch], facing[touch])
+            k = count + np.arange(int(touch.sum()))
+            for axis in range(3):
+                rows += [k, np.repeat(k, 3)]
+                columns += [3 * number[mine[touch]] + axis, (3 * number[ids[corners[touch]]] + axis).ravel()]
+                values += [way[:, axis], (-weight[touch] * way[:, axis : axis + 1]).ravel()]
+            goal.append(depth[touch] + clearance)
+            count += len(k)
+    if not count:
+        return csr_array((0, 3 * len(zone))), np.zeros(0)
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    return csr_array(entries, shape=(count, 3 * len(zone))), np.concatenate(goal)
+
+
+def _directions(outward: Points, own: Points) -> Points:
+    """Way out: between the other's outward normal and the own inward one; the own one where the two disagree."""
+    way = outward - own
+    length = np.linalg.norm(way, axis=1, keepdims=True)
+    return np.where(length > 0.7, way / np.maximum(length, 1e-12), -own)
