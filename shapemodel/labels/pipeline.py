@@ -20,7 +20,7 @@ from shapemodel.labels.records import Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import Plate, find_plate
-from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, level_markers, spine_frame
+from shapemodel.labels.vertebrae import SpineFrame, arch_from_above, canal_mask, disc_height, level_markers, spine_frame
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
 from shapemodel.mask import Mask, Spacing, Thresholds, measure
 from shapemodel.reasons import Flag, InputError, StudyError
@@ -166,12 +166,13 @@ def _fine(
     markers = level_markers(frame, bone, numbering.discs, numbering.levels)
     small = np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs)
     small[cartilage] = COSTAL_CARTILAGE
-    ribs = upsample(small, work.factor, hu.shape)
+    ribs = upsample(_with_rim(small, work), work.factor, hu.shape)
     own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
     markers[own] = ribs[frame.box][own]
     clock("markers")
     raw = np.zeros(hu.shape, np.uint8)
-    raw[frame.box] = flood(step_cost(sub, low), bone, markers, spacing)
+    grown = flood(step_cost(sub, low), bone, markers, spacing)
+    raw[frame.box] = arch_from_above(grown, frame, numbering.discs, numbering.levels)
     clock("flood")
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
@@ -188,6 +189,13 @@ def _fine(
     out[rest] = np.where(upsample(front, work.factor, hu.shape)[rest], COSTAL_CARTILAGE, OTHER_BONE)
     clock("solid spine")
     return out
+
+
+def _with_rim(labels: NDArray[np.uint8], work: Work) -> NDArray[np.uint8]:
+    """Labels of the working grid with one more layer of voxels that reach the outline threshold or nearly do."""
+    thick = ndi.grey_dilation(labels, (3, 3, 3))
+    rim = (labels == 0) & (work.hu > 0.5 * (work.limits.low + work.limits.tissue))
+    return np.where(rim, thick, labels)
 
 
 def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], region: Mask, spacing: Spacing) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from shapemodel.anatomy import OTHER_BONE
 from shapemodel.labels.canal import Canal
 from shapemodel.labels.spine import Discs
 from shapemodel.mask import Mask, Spacing
@@ -33,6 +34,15 @@ PROCESS_SIDE_MM = (17.0, 25.0)
 PROCESS_DEPTH_MM = (-25.0, -16.0)
 PROCESS_HEIGHT = (0.40, 1.0)
 """Transverse processes reach sideways and back from the pedicle's height; rib necks pass in front of them."""
+
+
+JOINT_SIDE_MM = (5.0, 15.0)
+JOINT_DEPTH_MM = (-15.0, -9.0)
+JOINT_HEIGHT = (-0.08, 0.20)
+"""Inferior articular processes hang behind the joint, down to the top of the next body."""
+ARCH_MM = 6.0
+"""What lies less far in front of the canal's middle is arch."""
+ABOVE_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,8 @@ def canal_mask(frame: SpineFrame, soft: Mask) -> Mask:
 
 def disc_height(discs: Discs, k: int, ant: NDArray[np.float32]) -> NDArray[np.float32]:
     """Arclength of disc ``k`` at these depths, tilted about the middle of the body."""
-    return (discs.s[k] + np.tan(np.deg2rad(discs.tilt[k])) * (np.clip(ant, 0, 40) - PIVOT_MM)).astype(np.float32)
+    depth = np.clip(ant, PIVOT_MM - 12.0, PIVOT_MM + 12.0) - PIVOT_MM  # a tilt is measured on the body only
+    return (discs.s[k] + np.tan(np.deg2rad(discs.tilt[k])) * depth).astype(np.float32)
 
 
 def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
@@ -105,20 +116,49 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
     lamina = (side < LAMINA_SIDE_MM) & (frame.ant > LAMINA_DEPTH_MM[0]) & (frame.ant < LAMINA_DEPTH_MM[1]) & bone
     process = (side > PROCESS_SIDE_MM[0]) & (side < PROCESS_SIDE_MM[1])
     process = process & (frame.ant > PROCESS_DEPTH_MM[0]) & (frame.ant < PROCESS_DEPTH_MM[1]) & bone
+    joint = (side > JOINT_SIDE_MM[0]) & (side < JOINT_SIDE_MM[1])
+    joint = joint & (frame.ant > JOINT_DEPTH_MM[0]) & (frame.ant < JOINT_DEPTH_MM[1]) & bone
     heights = np.diff(discs.s)
     for k, label in levels.items():
         low = disc_height(discs, k - 1, frame.ant) if k > 0 else disc_height(discs, 0, frame.ant) - heights[0]
         high = disc_height(discs, k, frame.ant) if k < n else disc_height(discs, n - 1, frame.ant) + heights[-1]
         out[body & (frame.s > low + ENDPLATE_MM) & (frame.s < high - ENDPLATE_MM)] = label
-        for part, (a, b) in ((pedicle, PEDICLE_HEIGHT), (lamina, LAMINA_HEIGHT), (process, PROCESS_HEIGHT)):
+        parts = (
+            (pedicle, PEDICLE_HEIGHT),
+            (lamina, LAMINA_HEIGHT),
+            (process, PROCESS_HEIGHT),
+            (joint, JOINT_HEIGHT),
+        )
+        for part, (a, b) in parts:
             out[part & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
     return out
+
+
+def arch_from_above(
+    labels: NDArray[np.uint8], frame: SpineFrame, discs: Discs, levels: dict[int, int]
+) -> NDArray[np.uint8]:
+    """Give arch bone above a vertebra's own upper disc to the vertebra of that height.
+
+    Arches hang down over the next level, they never rise above their own disc (superior articular processes end
+    at it), so a flood that climbed through a facet joint is put right.
+    """
+    arch = frame.ant < ARCH_MM
+    own = {label: k for k, label in levels.items() if label < OTHER_BONE}
+    for label in sorted(own, key=lambda q: own[q]):
+        k = own[label]
+        if k >= len(discs.s) or k + 1 not in levels:
+            continue
+        wrong = (labels == label) & arch
+        wrong &= frame.s > disc_height(discs, k, frame.ant) + ABOVE_MM
+        labels[wrong] = levels[k + 1]
+    return labels
 
 
 def vote_levels(discs: Discs, starts: list[tuple[int, float]]) -> tuple[int, float, int]:
     """Which interval is level 1, by ribs: (interval index of level 1, share of votes for it, number of votes).
 
-    ``starts`` are (rib level, arclength); ribs 1-3, 11 and 12 leave their bodies at a slant and count less. Interval k lies between disc k-1 and disc k; levels grow downwards.
+    ``starts`` are (rib level, arclength); ribs 1-3, 11 and 12 leave their bodies at a slant and count less.
+    Interval k lies between disc k-1 and disc k; levels grow downwards.
     """
     votes: dict[int, float] = {}
     for level, s in starts:
