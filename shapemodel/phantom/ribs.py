@@ -29,6 +29,12 @@ FRONT_CAP = ((0.93, 0.15), (0.72, 0.10), (0.38, 0.60))
 HEAD_DEPTH_MM, CUP_DEPTH_MM = 2.6, 1.6
 
 
+RIPPLES = 4
+"""Waves along the shaft, of one to four half periods between head and anterior end."""
+RIPPLE_SD = (0.022, 0.026, 0.035)
+"""Of each wave: long axis, short axis (relative), twist (radians)."""
+
+
 @dataclass(frozen=True)
 class RibChart:
     """Topology of a rib: ``stations`` (n,) landmark coordinates, ``faces`` (F, 3) of a left rib."""
@@ -39,7 +45,11 @@ class RibChart:
 
 @dataclass(frozen=True)
 class RibSections:
-    """Cross-section parameters of the 24 ribs; arrays (2, 12) of mm or degrees unless said."""
+    """Cross-section parameters of the 24 ribs; arrays (2, 12) of mm or degrees unless said.
+
+    ``head`` and ``front`` are relative sizes of the two ends; ``ripple`` (2, 12, n) are amplitudes of the slow
+    waves along the shaft: relative for the long and the short axis, radians for the twist, in turn.
+    """
 
     long: Array
     short: Array
@@ -47,7 +57,7 @@ class RibSections:
     tubercle: Array
     head: Array
     front: Array
-    sway: Array
+    ripple: Array
 
 
 def tubercle_angle(level: int) -> float:
@@ -97,7 +107,7 @@ def rib_sections(subject: Subject) -> RibSections:
         tubercle=tables.TUBERCLE_MM * by_sex(subject, 0.88, 1.0) * (1 + noise(0.15)),
         head=1 + noise(0.06),
         front=1 + noise(0.08),
-        sway=noise(0.06),
+        ripple=np.stack([noise(sd) for sd in RIPPLE_SD * RIPPLES], axis=-1),
     )
 
 
@@ -107,14 +117,15 @@ def _profiles(level: int, sections: RibSections, side: int, landmark: Array) -> 
     long_profile = tables.FIRST_LONG_PROFILE if level == 1 else tables.LONG_PROFILE
     knots = np.array(tables.SECTION_KNOTS)
     ends = np.where(knots < 0.9, sections.head[side, j], np.where(knots > 2.4, sections.front[side, j], 1.0))
-    wobble = 1 + sections.sway[side, j] * np.sin(np.pi * knots)
     if level >= 11:  # a floating rib tapers to a point
         ends = ends * np.where(knots > 2.4, np.interp(knots, [2.4, 3.0], [0.95, 0.6]), 1.0)
-    long = PchipInterpolator(knots, np.array(long_profile) * ends * wobble)(landmark)
-    short = PchipInterpolator(knots, np.array(tables.SHORT_PROFILE) * ends / wobble)(landmark)
+    half = np.arange(1, RIPPLES + 1)
+    waves = np.sin(np.pi * half * (landmark[:, None] + 0.35) / 3.7) @ sections.ripple[side, j].reshape(RIPPLES, 3)
+    long = PchipInterpolator(knots, np.array(long_profile) * ends)(landmark) * (1 + waves[:, 0])
+    short = PchipInterpolator(knots, np.array(tables.SHORT_PROFILE) * ends)(landmark) * (1 + waves[:, 1])
     twist = PchipInterpolator(tables.TWIST_KNOTS, tables.TWIST_DEG[j])(landmark)
-    turn = twist + sections.twist[side, j] * np.clip(landmark - 0.8, 0.0, 1.0)
-    return 0.5 * sections.long[side, j] * long, 0.5 * sections.short[side, j] * short, np.radians(turn)
+    turn = np.radians(twist + sections.twist[side, j] * np.clip(landmark - 0.8, 0.0, 1.0)) + waves[:, 2]
+    return 0.5 * sections.long[side, j] * long, 0.5 * sections.short[side, j] * short, turn
 
 
 def _section(level: int, sections: RibSections, side: int, landmark: Array) -> tuple[Array, Array]:

@@ -16,6 +16,8 @@ from shapemodel.phantom.subject import Array, Subject
 ANGLES, HEIGHTS = 73, 60
 SMOOTH_ANGLE_RAD, SMOOTH_MM = 0.13, 15.0
 """Kernel of the smoothing around and along the body: a little less than the spacing of ribs."""
+BELLY_MM = 190.0
+"""From the sternum down: how far the front of the belly is made up."""
 BELOW_MM, ABOVE_MM = 60.0, 40.0
 """The surface continues this far below the lowest and above the highest rib."""
 
@@ -55,7 +57,12 @@ def wall_points(a: Anatomy) -> Array:
         out += [c.points[14::10] * flip for c in (a.curves[side, k] for k in range(1, 13))]
         out += [c[::4] * flip for c in courses(a, side).values()]
     z = np.linspace(-BODY, MANUBRIUM, 25)
-    out.append(map_points(np.column_stack([np.zeros_like(z), np.zeros_like(z), z]), a.breastbone))
+    plate = map_points(np.column_stack([np.zeros_like(z), np.zeros_like(z), z]), a.breastbone)
+    out.append(plate)
+    down = np.arange(8.0, BELLY_MM, 8.0)  # the front of the belly goes straight down where no rib is
+    for x in (-60.0, -30.0, 0.0, 30.0, 60.0):
+        drop = down[:, None] * np.array([0.0, 0.12, -1.0]) + np.array([x, 0.12 * abs(x), 0.0])
+        out.append(plate[0] + drop)
     return a.bend(np.vstack(out))
 
 
@@ -65,7 +72,7 @@ def wall(subject: Subject) -> Wall:
     p = wall_points(anatomy(subject))
     axis = np.array([0.0, 0.5 * (np.percentile(p[:, 1], 3) + np.percentile(p[:, 1], 97))])
     angle, radius = np.arctan2(p[:, 1] - axis[1], p[:, 0]), np.hypot(p[:, 0], p[:, 1] - axis[1])
-    low, high = p[:, 2].min() - BELOW_MM, p[:, 2].max() + ABOVE_MM
+    low, high = p[:, 2].min() - 0.5 * BELOW_MM, p[:, 2].max() + ABOVE_MM
     angles, heights = np.linspace(-np.pi, np.pi, ANGLES), np.linspace(low, high, HEIGHTS)
     turn = np.angle(np.exp(1j * (angles[:, None] - angle[None])))
     around = np.exp(-0.5 * (turn / SMOOTH_ANGLE_RAD) ** 2) + 1e-4 * np.exp(-0.5 * (turn / 0.5) ** 2)
