@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from shapemodel.contact import separate, vertex_adjacency
+from shapemodel.contact import vertex_adjacency
 from shapemodel.mesh import Mesh, Points, vertex_areas
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import Progress, RemeshSettings, remesh_bones
-from shapemodel.repair import repair
+from shapemodel.repair import heal
 from shapemodel.template import Placement, Template, apply, similarity_fit
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _round(mesh: Mesh, found: Sequence[Registered], s: GroupwiseSettings) -> tup
     shapes = np.array([r.vertices for r in found], np.float64)
     seen = np.array([r.visible for r in found], bool)
     mean = mean_shape(mesh, shapes, seen, settings=s)
-    mesh = repair(separate(mesh.with_vertices(mean)).mesh, TEMPLATE_GATE).mesh
+    mesh = heal(mesh.with_vertices(mean), TEMPLATE_GATE, rounds=1).mesh
     return mesh, seen.sum(axis=0)
 
 

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import bone
 from shapemodel.carve import CarveSettings, carve
-from shapemodel.contact import separate
 from shapemodel.intersections import intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points, join, volume
 from shapemodel.meshquality import TEMPLATE_GATE, open_edges, triangle_metrics
 from shapemodel.reasons import StudyError
-from shapemodel.repair import improve, repair
+from shapemodel.repair import heal, improve
 from shapemodel.surfaces import euler_number, keep_pieces, to_volume
 
 logger = logging.getLogger(__name__)
@@ -112,8 +111,7 @@ def remesh_bones(
         if progress:
             progress(f"remesh {bone(label).name}", i / len(carved))
         out[label] = remesh(v, f, settings=settings)
-    mesh = separate(join(out)).mesh
-    return repair(mesh, TEMPLATE_GATE).mesh
+    return heal(join(out), TEMPLATE_GATE).mesh
 
 
 def edge_for_vertices(parts: Mapping[int, Part], target_vertices: int) -> float:
