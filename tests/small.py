@@ -41,7 +41,7 @@ KNOBS = CTKnobs(slice_mm=3.0, pixel_mm=1.6, matrix=256, couch=False, noise="low"
 def write_small_cohort(folder: Path) -> list[CohortStudy]:
     """Two women and two men as DICOM, their truth, ``settings.toml``, and a manifest.
 
-    The first of each sex is to be labelled from its CT, the second comes with the true label map.
+    The first is to be labelled from its CT, the others come with their true label maps.
     """
     people = draw_population(2, 2, 5)
     studies = [write_study(folder, who, KNOBS, 10 + i, index=i) for i, who in enumerate(people)]
@@ -51,9 +51,9 @@ def write_small_cohort(folder: Path) -> list[CohortStudy]:
 
 
 def row(study: CohortStudy, folder: Path, index: int) -> dict[str, str]:
-    """A manifest row; odd ones name the label map instead of the CT."""
+    """A manifest row; all but the first name the label map instead of the CT."""
     values = {k: "" if v is None else str(v) for k, v in study.row(folder).items()}
-    if index % 2:
+    if index:
         values |= {"ct": "", "labels": str(study.labels.relative_to(folder)), "labels_scheme": "shapemodel"}
     return values
 
