@@ -13,6 +13,7 @@ from shapemodel.correspondence import Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
 from shapemodel.registration.confidence import judge
+from shapemodel.registration.ends import CUT_MM, Anchors, anchors
 from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.prepare import Prepared, prepare
@@ -38,16 +39,38 @@ class Scene:
     forest: list
     members: list[NDArray[np.int64]]
 
-    def seen(self, points: Points) -> NDArray[np.bool_]:
-        """(...,) points of the template's frame that lie inside the scan."""
+    def seen(self, points: Points, margin: float = EDGE_MM) -> NDArray[np.bool_]:
+        """(...,) points of the template's frame that lie at least ``margin`` mm inside the scan."""
         flat = self.start.inverse(points.reshape(-1, 3))
-        return inside(flat, self.target.fov, EDGE_MM).reshape(points.shape[:-1])
+        return inside(flat, self.target.fov, margin).reshape(points.shape[:-1])
 
 
 def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     """``target`` is already in the template's frame, except for the faces of its scan."""
     members = [np.flatnonzero(prepared.index == b) for b in range(len(prepared.labels))]
     return Scene(prepared, target, start, trees(target), members)
+
+
+def rib_ends(s: Scene, y: Points) -> Anchors:
+    """Anchors of the ribs at the present fit."""
+    p = s.prepared
+    return anchors(p.shafts, p.labels, y, s.target.points, s.target.main, lambda x: s.seen(x, CUT_MM))
+
+
+def along_shaft(s: Scene, y: Points, a: Anchors, weight: float) -> Pairs:
+    """Pulls along shafts as pairs (B, most of any bone); no weight where a bone has fewer."""
+    per = a.vertex.shape[1]
+    count = np.bincount(a.bone, minlength=len(s.members))
+    shape = (len(s.members), per * max(int(count.max(initial=0)), 1))
+    vertex, filled = np.zeros(shape, np.int64), np.zeros(shape)
+    direction, goal = np.zeros((*shape, 3)), np.zeros((*shape, 3))
+    for b in np.flatnonzero(count):
+        own = a.bone == b
+        ids, way = a.vertex[own].ravel(), np.repeat(a.direction[own], per, axis=0)
+        n = len(ids)
+        vertex[b, :n], direction[b, :n], filled[b, :n] = ids, way, weight
+        goal[b, :n] = y[ids] + way * np.repeat(a.pull[own], per)[:, None]
+    return Pairs(vertex, goal, direction, filled)
 
 
 def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
@@ -58,7 +81,14 @@ def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
     weight = p.weight[:, : settings.soft_template] * s.target.present[:, None]
     basis = p.thorax[nodes].reshape(-1, p.thorax.shape[1]).astype(np.float64)
     cloud = Cloud(p.mesh.vertices[nodes], basis, weight, points, believed)
-    c = soft_assign(cloud, settings.soft_sigma, settings.soft_steps, settings.soft_outlier, s.seen)
+
+    def pulled(coefficients: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients)
+        rows = p.thorax[a.vertex].mean(1).astype(np.float64)
+        start = p.mesh.vertices[a.vertex].mean(1)
+        return start, start + rows @ coefficients + a.direction * a.pull[:, None], rows, ~a.lost[nodes]
+
+    c = soft_assign(cloud, settings.soft_sigma, settings.soft_steps, settings.soft_outlier, s.seen, pulled)
     return Field(c, np.zeros((len(p.labels), p.bone.shape[1], 3)))
 
 
@@ -96,6 +126,10 @@ def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> Field:
         n_nodes = settings.coarse_nodes if coarse else p.nodes.shape[1]
         n_back = settings.backward_samples // 2 if coarse else settings.backward_samples
         pairs = pair_up(s, y, n_nodes, n_back, settings.backward, max(3.0 * sigma[0], 1.5))
+        if k < settings.anchor_steps:
+            ends = rib_ends(s, y)
+            pairs.weight[ends.lost[pairs.vertex]] = 0.0
+            pairs = both(pairs, along_shaft(s, y, ends, 1.0), 1.0)
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]
         field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma)
         y = deformed(s, field)

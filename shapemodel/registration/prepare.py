@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from shapemodel.anatomy import MODEL_LABELS
 from shapemodel.mesh import Mesh, vertex_areas, vertex_normals
 from shapemodel.reasons import InputError
+from shapemodel.registration.ends import Shaft, shafts
 from shapemodel.registration.prior import Basis, linear, nystrom, spread
 from shapemodel.registration.settings import PriorSettings
+from shapemodel.registration.target import find_fov, neighbour_matrix, open_vertices
 
 MIN_VERTICES = 12
 """A bone of a template with fewer vertices cannot carry a basis."""
@@ -30,6 +32,7 @@ class Prepared:
     normals, areas : (V, 3) unit normals, (V,) mm2
     nodes : (B, N) vertices that carry the fit, far-apart ones first; ``weight`` (B, N) is 0 for padding
     thorax, bone, fine : (V, r) bases of the thorax-wide, the bone-wise and the fine bone-wise field
+    shafts : the ribs, for anchors at their ends
     neighbours : (V, V) sparse row-stochastic matrix of the edges, to smooth along the surface
     """
 
@@ -44,17 +47,8 @@ class Prepared:
     thorax: Basis
     bone: Basis
     fine: Basis
+    shafts: tuple[Shaft, ...]
     neighbours: sp.csr_matrix
-
-
-def neighbour_matrix(faces: NDArray[np.int64], n: int) -> sp.csr_matrix:
-    """(n, n) row-stochastic matrix that averages over the ends of each vertex' edges; empty rows stay empty."""
-    i = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2], faces[:, 1], faces[:, 2], faces[:, 0]])
-    j = np.concatenate([faces[:, 1], faces[:, 2], faces[:, 0], faces[:, 0], faces[:, 1], faces[:, 2]])
-    a = sp.csr_matrix((np.ones(len(i), dtype=np.float64), (i, j)), shape=(n, n))
-    a.data[:] = 1.0
-    count = np.maximum(np.asarray(a.sum(1)).ravel(), 1.0)
-    return (sp.diags(1.0 / count) @ a).tocsr()
 
 
 def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:
@@ -102,5 +96,6 @@ def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:
         thorax=thorax,
         bone=bone,
         fine=fine,
+        shafts=shafts(template, labels, find_fov(template, open_vertices(template.faces, len(v)))),
         neighbours=neighbour_matrix(template.faces, len(v)),
     )

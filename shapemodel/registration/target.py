@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from shapemodel.mesh import Mesh, Points, face_normals, vertex_normals
-from shapemodel.registration.prepare import neighbour_matrix
 
 EDGE_MM = 1.5
 """Surface this near to a face of the scanned volume is its cut, not bone."""
@@ -25,6 +26,9 @@ MIN_FACES = 20
 FLAT = 0.95
 """Cosine to an axis from which a triangle at the end of the mesh counts as part of a flat cut."""
 
+CRUMB = 0.15
+"""A piece with less than this part of its bone's area is calcified cartilage or a labelling fault, not bone."""
+
 CUT_AREA = 30.0
 """mm2 of flat cut, or mm of open edge, at an end of the mesh that make it a face of the scan."""
 
@@ -36,6 +40,7 @@ class Target:
     Attributes
     ----------
     points, normals : (B, S, 3), mm and unit; solid : (B, S) real surface, neither cut nor open edge
+    main : (B, S) solid and not part of a crumb
     present : (B,) the bone is there
     center : (B, 3) centroid of its surface; whole : (B,) it touches no face of the scan
     fov : (6,) faces of the scan, infinite where there is none
@@ -45,11 +50,22 @@ class Target:
     points: NDArray[np.float64]
     normals: NDArray[np.float64]
     solid: NDArray[np.bool_]
+    main: NDArray[np.bool_]
     present: NDArray[np.bool_]
     center: NDArray[np.float64]
     whole: NDArray[np.bool_]
     fov: NDArray[np.float64]
     area: NDArray[np.float64]
+
+
+def neighbour_matrix(faces: NDArray[np.int64], n: int) -> sp.csr_matrix:
+    """(n, n) row-stochastic matrix that averages over the ends of each vertex' edges; empty rows stay empty."""
+    i = np.concatenate([faces[:, 0], faces[:, 1], faces[:, 2], faces[:, 1], faces[:, 2], faces[:, 0]])
+    j = np.concatenate([faces[:, 1], faces[:, 2], faces[:, 0], faces[:, 0], faces[:, 1], faces[:, 2]])
+    a = sp.csr_matrix((np.ones(len(i), dtype=np.float64), (i, j)), shape=(n, n))
+    a.data[:] = 1.0
+    count = np.maximum(np.asarray(a.sum(1)).ravel(), 1.0)
+    return (sp.diags(1.0 / count) @ a).tocsr()
 
 
 def open_vertices(faces: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
@@ -99,11 +115,22 @@ def draw(vertices: Points, faces: NDArray[np.int64], count: int) -> tuple[NDArra
     return face, np.column_stack([1 - r, r * (1 - v), r * v])
 
 
+def crumbs(mesh: Mesh, around: sp.csr_matrix) -> NDArray[np.bool_]:
+    """(n,) vertices of pieces with less than ``CRUMB`` of their bone's vertices."""
+    _, piece = connected_components(around, directed=False)
+    piece = piece * 256 + mesh.bone
+    _, own, count = np.unique(piece, return_inverse=True, return_counts=True)
+    return np.asarray(count[own] < CRUMB * np.bincount(mesh.bone, minlength=256)[mesh.bone])
+
+
 def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int) -> Target:
     """Samples of these bones on a target mesh; labels that the template lacks are ignored."""
     n = len(mesh.vertices)
     border = open_vertices(mesh.faces, n)
     fov = find_fov(mesh, border)
+    # where the label changes within a surface one of the two labels is wrong
+    mixed = (mesh.bone[mesh.faces] != mesh.bone[mesh.faces[:, :1]]).any(1)
+    border[mesh.faces[mixed]] = True
     around = neighbour_matrix(mesh.faces, n)
     rough, normals = border.astype(float), vertex_normals(mesh.vertices, mesh.faces)
     for _ in range(EDGE_RINGS):
@@ -111,8 +138,10 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int) -> Target:
     for _ in range(NORMAL_PASSES):
         normals = 0.5 * (normals + around @ normals)
     solid = (rough == 0) & inside(mesh.vertices, fov, EDGE_MM)
+    main = solid & ~crumbs(mesh, around)
     shape = (len(labels), count)
-    p, m, s = np.zeros((*shape, 3)), np.zeros((*shape, 3)), np.zeros(shape, dtype=bool)
+    p, m = np.zeros((*shape, 3)), np.zeros((*shape, 3))
+    s, t = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     center, area = np.zeros((len(labels), 3)), np.zeros(len(labels))
     present, whole = np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
     owner = mesh.bone[mesh.faces[:, 0]] if len(mesh.faces) else np.zeros(0, np.uint8)
@@ -125,12 +154,13 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int) -> Target:
         p[b] = np.einsum("sk,skd->sd", bary, mesh.vertices[corner])
         m[b] = np.einsum("sk,skd->sd", bary, normals[corner])
         s[b] = solid[corner].all(1)
-        present[b] = s[b].any()
+        t[b] = main[corner].all(1)
+        present[b] = t[b].any()
         center[b] = p[b].mean(0)
         whole[b] = bool(inside(mesh.vertices[np.unique(faces)], fov, EDGE_MM).all())
         area[b] = np.linalg.norm(face_normals(mesh.vertices, faces), axis=1).sum() / 2
     m /= np.maximum(np.linalg.norm(m, axis=-1, keepdims=True), 1e-9)
-    return Target(p, m, s, present, center, whole, fov, area)
+    return Target(p, m, s, t, present, center, whole, fov, area)
 
 
 def move(target: Target, scale: float, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Target:

@@ -1,0 +1,184 @@
+"""Anchors at the ends of ribs: what tells a rib how far it reaches along itself.
+
+Nearest points say little about sliding along a shaft; its two ends say it at once. The end of the target is
+looked for along the centreline of the deformed template; ends that the scan cuts, or that do not agree with
+their neighbours (a stub of calcified cartilage, a missing piece), are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+from shapemodel.anatomy import bone as bone_of
+from shapemodel.mesh import Mesh, Points
+
+BIN_MM = 8.0
+"""Length of the pieces of a shaft whose centroids are its centreline."""
+
+TIP = 8
+"""Vertices at each end that are pulled."""
+
+SLACK_MM = 3.0
+"""A vertex this far beyond the cut may still be seen: lengths are known no better."""
+
+TIP_QUANTILE = 0.003
+"""Part of the samples beyond what counts as the end, against single stray points."""
+
+CUT_MM = 6.0
+"""An end this near to a face of the scan, in template or target, is the scan's and not the rib's."""
+
+RIM_MM = (8.0, 16.0)
+"""An end of the target this near to untrusted samples is a cut or a hole: at the head, at the front."""
+
+DISAGREE_MM = {"head": 8.0, "front": 14.0}
+"""An end whose pull differs by more from the median of its neighbours' is not believed."""
+
+
+@dataclass(frozen=True)
+class Shaft:
+    """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
+    both tips, and whether each tip is bone, not a cut."""
+
+    index: int
+    ids: NDArray[np.int64]
+    bin: NDArray[np.int64]
+    along: NDArray[np.float64]
+    tips: tuple[NDArray[np.int64], NDArray[np.int64]]
+    whole: tuple[bool, bool]
+
+
+def geodesic(vertices: Points, faces: NDArray[np.int64], start: int) -> NDArray[np.float64]:
+    """(n,) mm along edges from a vertex; parts not connected with it get the largest finite distance."""
+    i, j = faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()
+    length = np.linalg.norm(vertices[i] - vertices[j], axis=1)
+    n = len(vertices)
+    graph = csr_array((length, (i, j)), shape=(n, n))
+    d = dijkstra(graph, directed=False, indices=start)
+    return np.asarray(np.where(np.isfinite(d), d, d[np.isfinite(d)].max()))
+
+
+def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
+    """The ribs of a template; ``fov`` tells which of their tips are cut (infinite: none)."""
+    spine = template.vertices[np.isin(template.bone, range(26, 38))]
+    back = (
+        spine.mean(0)[:2] if len(spine) else np.array([template.vertices[:, 0].mean(), template.vertices[:, 1].max()])
+    )
+    out = []
+    for index, label in enumerate(labels):
+        if bone_of(int(label)).kind != "rib":
+            continue
+        v, f, ids = template.select(int(label))
+        far = int(np.argmax(geodesic(v, f, 0)))
+        along = geodesic(v, f, far)
+        if np.linalg.norm(v[far, :2] - back) > np.linalg.norm(v[int(np.argmax(along)), :2] - back):
+            along = geodesic(v, f, int(np.argmax(along)))
+        order = np.argsort(along, kind="stable")
+        tips = order[:TIP], order[::-1][:TIP]
+        low, high = fov[0::2] + CUT_MM, fov[1::2] - CUT_MM
+        head, front = (bool(((v[t] > low) & (v[t] < high)).all()) for t in tips)
+        bins = np.unique((along / BIN_MM).astype(np.int64), return_inverse=True)[1]
+        out.append(Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front)))
+    return tuple(out)
+
+
+def centreline(shaft: Shaft, y: Points) -> tuple[Points, Points, NDArray[np.float64]]:
+    """Centroids (n, 3) of the pieces of a shaft, unit tangents (n, 3), arc length (n,) mm."""
+    count = np.maximum(np.bincount(shaft.bin), 1).astype(float)
+    c = np.stack([np.bincount(shaft.bin, y[shaft.ids, k]) for k in range(3)], 1) / count[:, None]
+    t = np.gradient(c, axis=0)
+    t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
+    return c, t, np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(c, axis=0), axis=1))])
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """(E,) rib ends: bone index; (E, TIP) vertices; (E, 3) unit direction outwards; (E,) mm to go along it.
+
+    ``lost`` (V,): vertices that lie beyond the place where the scan cuts their rib, by length from its head.
+    """
+
+    bone: NDArray[np.int64]
+    vertex: NDArray[np.int64]
+    direction: Points
+    pull: NDArray[np.float64]
+    lost: NDArray[np.bool_]
+
+
+def reach(shaft: Shaft, y: Points, samples: Points) -> tuple[NDArray, Points, NDArray, float]:
+    """Pull (2,) mm outwards at head and front, outward directions (2, 3), tip centres, length of the target in mm."""
+    c, t, arc = centreline(shaft, y)
+
+    def along(x: Points) -> NDArray[np.float64]:
+        d2 = (x**2).sum(1)[:, None] + (c**2).sum(1)[None] - 2 * x @ c.T
+        j = d2.argmin(1)
+        return np.asarray(arc[j] + ((x - c[j]) * t[j]).sum(1))
+
+    own, theirs = along(y[shaft.ids]), along(samples)
+    quantiles = [TIP_QUANTILE, 1 - TIP_QUANTILE]
+    (own_low, own_high), (low, high) = np.quantile(own, quantiles), np.quantile(theirs, quantiles)
+    pull = np.array([own_low - low, high - own_high])
+    return pull, np.stack([-t[0], t[-1]]), c[[0, -1]], float(high - low)
+
+
+def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
+    """(n,) which usable pulls of one side and kind of end, in order of level, agree with up to two on each side."""
+    good = usable.copy()
+    for i in np.flatnonzero(usable):
+        around = [j for j in range(max(int(i) - 2, 0), min(int(i) + 3, len(pull))) if j != i and usable[j]]
+        good[i] = len(around) > 0 and abs(pull[i] - np.median(pull[around])) < limit
+    return good
+
+
+def beyond(
+    parts: tuple[Shaft, ...], length: NDArray, whole: NDArray[np.bool_], cut: NDArray[np.bool_], n: int
+) -> NDArray[np.bool_]:
+    """(n,) vertices beyond the cut of their rib; its length is measured from a sound head and scaled as whole ribs are.
+
+    Without this a rib that the scan cuts is squeezed into what is seen of it.
+    """
+    rest = np.array([s.along.max() for s in parts])
+    scale = float(np.median(length[whole] / rest[whole])) if whole.sum() >= 3 else 1.0
+    lost = np.zeros(n, dtype=bool)
+    for i in np.flatnonzero(cut):
+        lost[parts[i].ids] = parts[i].along * scale > length[i] + SLACK_MM
+    return lost
+
+
+def anchors(
+    parts: tuple[Shaft, ...], labels: NDArray[np.int64], y: Points, samples: NDArray, solid: NDArray, seen
+) -> Anchors:
+    """Where the tips of the deformed template should go along themselves.
+
+    ``samples`` (B, S, 3), ``solid`` (B, S) are the target's; ``seen(points) -> bool`` tells what is well inside
+    the scan.
+    """
+    length, near = np.full(len(parts), np.nan), np.ones((len(parts), 2), bool)
+    pulls, ways, usable = np.zeros((len(parts), 2)), np.zeros((len(parts), 2, 3)), np.zeros((len(parts), 2), bool)
+    for i, shaft in enumerate(parts):
+        real = solid[shaft.index]
+        if real.sum() < 100:
+            continue
+        x = samples[shaft.index]
+        pulls[i], ways[i], tips, length[i] = reach(shaft, y, x[real])
+        goal = tips + ways[i] * pulls[i][:, None]
+        for e in range(2):
+            # a cut or a hole leaves a rim of untrusted samples about its place
+            rim = np.linalg.norm(x[~real] - goal[e], axis=1).min() if (~real).any() else np.inf
+            usable[i, e] = shaft.whole[e] and bool(seen(tips[e : e + 1])[0]) and bool(seen(goal[e : e + 1])[0])
+            usable[i, e] &= rim > RIM_MM[e]
+            near[i, e] = rim <= RIM_MM[e]
+    sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
+    for e, end in enumerate(("head", "front")):
+        for side in (False, True):
+            rows = np.flatnonzero(sides == side)
+            usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
+    lost = beyond(parts, length, np.asarray(usable.all(1)), ~near[:, 0] & near[:, 1], len(y))
+    rows, ends = np.nonzero(usable)
+    picked = [parts[a].tips[b] for a, b in zip(rows.tolist(), ends.tolist(), strict=True)]
+    bone = np.array([parts[a].index for a in rows.tolist()], dtype=np.int64)
+    return Anchors(bone, np.array(picked, np.int64).reshape(-1, TIP), ways[rows, ends], pulls[rows, ends], lost)
