@@ -59,13 +59,13 @@ def test_a_text_file_called_dcm(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_truncated_series(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = write_dicom(_ct(spacing=(8.0, 8.0, 2.5), size=(48, 48, 100)), tmp_path / "ct" / "s1")
+    files = write_dicom(_ct(spacing=(2.4, 2.4, 2.5), size=(150, 150, 100)), tmp_path / "ct" / "s1")
     files[7].write_bytes(files[7].read_bytes()[:-2000])
     assert _reason(tmp_path / "ct", capsys) & {"truncated", "missing_slice"}
 
 
 def test_a_missing_slice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = write_dicom(_ct(spacing=(8.0, 8.0, 2.5), size=(48, 48, 100)), tmp_path / "ct" / "s1")
+    files = write_dicom(_ct(spacing=(2.4, 2.4, 2.5), size=(150, 150, 100)), tmp_path / "ct" / "s1")
     files[40].unlink()
     assert _reason(tmp_path / "ct", capsys) == {"missing_slice"}
 
