@@ -27,6 +27,7 @@ class Canvas:
     hu, labels : (nz, ny, nx) float32 HU and uint8 label numbers
     best : (nz, ny, nx) float32, share of the voxel that the bone in ``labels`` fills
     near, joint : (nz, ny, nx) uint8, how near the nearest and the second nearest bone is (255: inside)
+    disc : (nz, ny, nx) bool, in the column of bodies and discs, where no joint is painted
     rng : of smooth fields
     fine, grain, lumps : periodic textures
     """
@@ -37,6 +38,7 @@ class Canvas:
     best: Image
     near: NDArray[np.uint8]
     joint: NDArray[np.uint8]
+    disc: NDArray[np.bool_]
     rng: np.random.Generator
     fine: Image
     grain: Image
@@ -57,4 +59,5 @@ def blank(grid: Grid, seed: int) -> Canvas:
         made[name] = tile(rng, (sigma[0], sigma[1], sigma[2]))
     hu = np.full(grid.shape, hu_of.AIR, np.float32)
     labels, near, joint = (np.zeros(grid.shape, np.uint8) for _ in range(3))
-    return Canvas(grid, hu, labels, np.zeros(grid.shape, np.float32), near, joint, rng, **made)
+    disc = np.zeros(grid.shape, bool)
+    return Canvas(grid, hu, labels, np.zeros(grid.shape, np.float32), near, joint, disc, rng, **made)

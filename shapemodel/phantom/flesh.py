@@ -45,6 +45,8 @@ def paint_organ(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs, body: B
         share = np.minimum(share, np.clip(0.5 + room / np.float32(canvas.grid.spacing[0]), 0.0, 1.0))
         canvas.blend(box, share, _lung(canvas, box, share, knobs))
     else:
+        if name.startswith("disc"):
+            canvas.disc[box] |= share > 0.3
         level = hu_of.organ_hu(name, knobs.contrast_hu)
         canvas.blend(box, share, level + np.float32(3.0) * from_tile(canvas.grain, box))
 

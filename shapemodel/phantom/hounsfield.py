@@ -24,8 +24,8 @@ ATELECTASIS = 35.0
 CSF = 18.0
 CORD = 38.0
 DISC = 85.0
-JOINT = 160.0
-"""Cartilage, capsule and bone dust where two bones meet (150-217 HU in the costovertebral joints of two real CTs)."""
+JOINT = 240.0
+"""Cartilage, capsule and bone dust where two bones meet (136-315 HU between rib and vertebra of a real CT)."""
 CARTILAGE = 105.0
 CALCIFIED = 900.0
 """Dense calcified cartilage; patches vary around it."""

@@ -11,6 +11,7 @@ from shapemodel.mesh import Faces, Points, vertex_normals
 from shapemodel.phantom import hounsfield as hu_of
 from shapemodel.phantom.canvas import Canvas, Image, blank
 from shapemodel.phantom.flesh import paint_flesh, paint_organ
+from shapemodel.phantom.joints import joint_distance
 from shapemodel.phantom.knobs import CTKnobs
 from shapemodel.phantom.raster import Box, Grid, box_of, coverage
 from shapemodel.phantom.scene import Scene, Surface, paint_rank
@@ -18,6 +19,9 @@ from shapemodel.phantom.texture import from_tile
 
 JOINT_REACH_MM = 1.6
 """Tissue as near as this to two bones belongs to their joint."""
+
+JOINT_RIM = 0.2
+"""Share of the usual rim that is left where bones are within 2 mm of each other."""
 
 JOINT_LEAST = 8
 """Nearness to the second bone, of 255, below which there is no joint."""
@@ -46,11 +50,12 @@ def paint(scene: Scene, grid: Grid, knobs: CTKnobs, seed: int) -> tuple[Image, N
     amount = min(amount, 0.8) if knobs.calcified is None else knobs.calcified
     for name in sorted(scene.cartilage):
         _paint_cartilage(canvas, name, scene, (amount, knobs.fused))
+    apart = joint_distance(scene)
     for name in sorted(scene.others):
-        _paint_bone(canvas, anatomy.OTHER_BONE, scene.others[name], scene, knobs)
+        _paint_bone(canvas, anatomy.OTHER_BONE, scene.others[name], (scene, knobs, None))
     for label in scene.bones.labels:
         v, f, _ = scene.bones.select(label)
-        _paint_bone(canvas, label, (v, f), scene, knobs)
+        _paint_bone(canvas, label, (v, f), (scene, knobs, apart[label]))
     _paint_joints(canvas)
     return canvas.hu, canvas.labels
 
@@ -91,6 +96,13 @@ def inner_surface(v: Points, f: Faces, thickness: NDArray[np.float64]) -> Points
     return np.asarray(v - vertex_normals(v, f) * thickness[:, None])
 
 
+def rim_depth(apart: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
+    """(n,) mm between outline and dense cortex; little where another bone is near, so that joints stay narrow."""
+    if apart is None:
+        return np.full(n, hu_of.RIM_MM)
+    return hu_of.RIM_MM * (JOINT_RIM + (1.0 - JOINT_RIM) * np.clip((apart - 2.0) / 2.0, 0.0, 1.0))
+
+
 def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDArray[np.float64]:
     """(n,) mm: the mean of the bone, thicker in the arch of a vertebra, thin at the front of ribs; it varies slowly."""
     mean = hu_of.cortex_mm(label, scene.age_years, scene.sex) * knobs.cortex_scale
@@ -107,14 +119,16 @@ def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDA
     return mean * factor * (1.0 + 0.5 * wave)
 
 
-def _paint_bone(canvas: Canvas, label: int, surface: Surface, scene: Scene, knobs: CTKnobs) -> None:
+def _paint_bone(
+    canvas: Canvas, label: int, surface: Surface, how: tuple[Scene, CTKnobs, NDArray[np.float64] | None]
+) -> None:
     """One bone: rim, cortex, and spongiosa that is denser near the cortex; its label where it has the majority."""
-    v, f = surface
+    (v, f), (scene, knobs, apart) = surface, how
     box = box_of(v, canvas.grid, margin=3)
     if box is None:
         return
     share = coverage(v, f, canvas.grid, box)
-    rim = np.full(len(v), hu_of.RIM_MM)
+    rim = rim_depth(apart, len(v))
     dense = np.minimum(coverage(inner_surface(v, f, rim), f, canvas.grid, box), share)
     depth = rim + cortex_thickness(label, v, scene, knobs)
     core = np.minimum(coverage(inner_surface(v, f, depth), f, canvas.grid, box), dense)
@@ -140,7 +154,7 @@ def _remember(canvas: Canvas, box: Box, share: Image) -> None:
 
 def _paint_joints(canvas: Canvas) -> None:
     """Cartilage and capsule between two bones: brighter than muscle, so that joints are not simply dark."""
-    where = np.nonzero(canvas.joint > JOINT_LEAST)
+    where = np.nonzero((canvas.joint > JOINT_LEAST) & ~canvas.disc)
     hu = canvas.hu[where]
     weight = np.clip(canvas.joint[where].astype(np.float32) / 64.0, 0.0, 1.0)
     canvas.hu[where] = hu + weight * np.clip(hu_of.JOINT - hu, 0.0, None)
