@@ -52,7 +52,7 @@ def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask
             if not len(z):
                 continue
             d = (x * work.spacing[2] + off - plate.middle[z]) * (1 if side == "left" else -1)
-            cut = _cut(d, half + beyond, 2.0 * SPREAD_MM[level])
+            cut = _cut(d, half + beyond, SPREAD_MM[level], tolerance=0.4 if level == 1 else 2.0)
             gone = d < cut
             if gone.any():
                 taken[z[gone], y[gone], x[gone]] = True
@@ -61,10 +61,14 @@ def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask
     return taken, amount
 
 
-def _cut(d: NDArray[np.float64], expected: float, spread: float) -> float:
-    """Distance at which to cut, -inf for none: thinnest place within ``spread`` of ``expected``."""
-    if np.percentile(d, 1) > expected - spread:
+def _cut(d: NDArray[np.float64], expected: float, sd: float, *, tolerance: float) -> float:
+    """Distance at which to cut: the thinnest place within 2 SD of ``expected``.
+
+    -inf, no cut, where the rib reaches no further inwards than ``tolerance`` SD.
+    """
+    if np.percentile(d, 1) > expected - tolerance * sd:
         return -np.inf
+    spread = 2.0 * sd
     edges = np.arange(expected - spread, expected + spread + 30.0, BIN_MM)
     area = np.histogram(d, edges)[0].astype(float)
     area = np.convolve(np.pad(area, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")

@@ -19,16 +19,17 @@ MAX_DEPTH_MM = 6.0
 """Depth at which watershed basins are cut off: half the thickness of the thickest rib."""
 
 
-def split_girdle(work: Work, bone: Mask, keep_out: Mask) -> Mask:
+def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
     """The part of ``bone`` (work grid) that belongs to scapulae, clavicles, humeri.
 
-    ``keep_out`` is spine and sternum, where nothing is girdle. A two-class watershed on the depth inside bone,
+    ``keep_out`` is the spine, where nothing is girdle, ``core`` the middle of the sternum, which is not. A two-class
+    watershed on the depth inside bone,
     from seeds near to and far from the lungs, cuts at the narrow bridges between scapula and rib.
     """
     from skimage.segmentation import watershed
 
     mask = bone & ~keep_out
-    far = mask & (work.lung_mm > GIRDLE_MM)
+    far = mask & (work.lung_mm > GIRDLE_MM) & ~core
     lab, n = ndi.label(far, np.ones((3, 3, 3)))
     ml = np.bincount(lab.ravel(), minlength=n + 1) * work.voxel_ml
     deep = np.zeros(n + 1, np.float32)
@@ -45,6 +46,7 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask) -> Mask:
     markers = np.zeros(part.shape, np.int32)
     markers[part & (work.lung_mm[box] < RIB_MM)] = 1
     markers[seed[box]] = 2
+    markers[part & core[box]] = 1
     ws = watershed(-depth, markers, mask=part)
     out = np.zeros_like(bone)
     out[box] = ws == 2

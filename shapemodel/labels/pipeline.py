@@ -35,6 +35,8 @@ RIB_MARKER_MM = 36.0
 """Sideways from here on a rib is its own marker: the tubercle lies nearer."""
 SMOOTH_MM = 0.6
 """In-plane smoothing before outlines are taken: half a pixel to one pixel, removes the noise of single pixels."""
+CORE_MM = 9.0
+"""Nearer to its edges clavicles may overlap the sternum."""
 DISC_HALF_MM = 2.0
 """Half of a thin disc: what no filling may cross."""
 
@@ -149,7 +151,7 @@ def _components(work: Work, plate: Plate) -> tuple[Mask, NDArray[np.int32]]:
     bone = (work.hu > 0.5 * (work.limits.low + work.limits.working)) & work.body
     spine = paraspinal(work)
     breast = plate.region(work, 4.0)
-    girdle = split_girdle(work, bone, spine | breast)
+    girdle = split_girdle(work, bone, spine, plate.region(work, -CORE_MM))
     free = bone & ~spine & ~breast & ~girdle
     comps, _ = ndi.label(free, np.ones((3, 3, 3)))
     return girdle, comps
@@ -177,7 +179,7 @@ def _fine(
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
     raw[rest] = np.where(ribs[rest] >= OTHER_BONE, 0, ribs[rest])
-    raw[upsample(plate.region(work), work.factor, hu.shape) & mask] = STERNUM
+    raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask] = STERNUM
     clock("gather")
     out = solid_ribs(raw, list(RIBS), spacing)
     clock("solid ribs")

@@ -12,6 +12,8 @@ RIB_CLOSE_MM = 2.0
 """Half of the widest gap that partial volume leaves in a rib's cortex."""
 PLATE_CLOSE_MM = 7.0
 """Half of the widest joint of a sternum (manubrium and body, body and xiphoid)."""
+HOLLOW = 0.6
+"""A slice of sternum that fills less of its convex hull is a broken shell."""
 RIB_HOLE_MM2 = 250.0
 """A rib's oblique section in a slice; larger rings are not marrow."""
 
@@ -127,10 +129,10 @@ def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]
 
 
 def solid_plate(mask: Mask, region: Mask, spacing: Spacing) -> Mask:
-    """The sternum in its box: closed, each slice filled to its convex hull inside ``region``, one piece.
+    """The sternum in its box: closed, marrow filled; a slice that stays hollow becomes its convex hull in ``region``.
 
-    Axial sections of the sternum are convex to about a millimetre; the cortex of an old one is too thin to be
-    seen all round, so that holes alone would not be closed.
+    Axial sections of the sternum are nearly convex; the cortex of an old one is too thin to be seen all round,
+    so that there closing alone would leave a shell.
     """
     from skimage.morphology import convex_hull_image
 
@@ -138,7 +140,9 @@ def solid_plate(mask: Mask, region: Mask, spacing: Spacing) -> Mask:
     out = closed.copy()
     for k, m in enumerate(closed):
         if m.sum() > 10:
-            out[k] |= convex_hull_image(m) & region[k]
+            hull = convex_hull_image(m) & region[k]
+            if m.sum() < HOLLOW * hull.sum():
+                out[k] |= hull
     return keep_largest(out)
 
 

@@ -13,7 +13,7 @@ from shapemodel.mask import Mask
 
 BEHIND_FRONT_MM = 12.0
 """The sternum reaches this far behind the foremost lung of its height."""
-BACK_MM = 10.0
+BACK_MM = 7.0
 """Further room behind for the back of a thick manubrium: no bone of another kind is there."""
 HALF_WIDTH_MM = (6.0, 33.0)
 """Half width of the xiphoid, and of the widest manubrium (66 mm, with its clavicular corners)."""
@@ -23,6 +23,8 @@ MANUBRIUM_MM = 55.0
 """Height of the manubrium and the joint below it."""
 MIN_THICK_MM = 1.5
 """Bone along a ray through the plate that counts as plate: two cortices at partial volume."""
+END_MM = 5.0
+"""The notch and the tip are thinner than what counts as cover."""
 MAX_GAP_MM = 14.0
 """A cartilage joint of the sternum (manubrium-body, xiphoid) is no thicker."""
 
@@ -204,4 +206,7 @@ def _extent(p: NDArray[np.float64], mid: NDArray[np.float64], work: Work) -> NDA
         return np.zeros(len(p), bool)
     size = np.bincount(lab)
     size[0] = 0
-    return lab == int(size.argmax())
+    z = np.flatnonzero(lab == int(size.argmax()))
+    out = np.zeros(len(p), bool)
+    out[max(0, z[0] - int(END_MM / work.spacing[0])) : z[-1] + 1 + int(END_MM / work.spacing[0])] = True
+    return out
