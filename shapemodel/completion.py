@@ -15,8 +15,19 @@ from numpy.typing import NDArray
 
 from shapemodel import latent as lt
 from shapemodel.mesh import Points
-from shapemodel.neighbours import Neighbours, neighbours, node_weights, spread_nodes, well_seen
-from shapemodel.population import Population, align, area_weights, rigid_fit, seen_mean
+from shapemodel.neighbours import (
+    Neighbours,
+    base_shape,
+    continued,
+    fading_share,
+    neighbours,
+    never_seen,
+    node_weights,
+    relative,
+    spread_nodes,
+    well_seen,
+)
+from shapemodel.population import Population, align, area_weights, finite, rigid_fit, seen_mean
 from shapemodel.reasons import InputError
 
 log = logging.getLogger(__name__)
@@ -96,6 +107,7 @@ def complete(population: Population, *, settings: CompletionSettings | None = No
         when a subject shows too little of the template to be placed
     """
     settings = settings or CompletionSettings()
+    population = finite(population)
     share = population.visible.mean(axis=1)
     if share.min() < MIN_SEEN_SHARE:
         worst = population.subjects[int(np.argmin(share))]
@@ -106,10 +118,12 @@ def complete(population: Population, *, settings: CompletionSettings | None = No
     nodes = spread_nodes(most, population.bone, settings.nodes)
     small = align(on_nodes(population, nodes))
     aligned = _carry_frames(population, nodes, np.asarray(small.vertices, np.float64))
-    fitted, node_data, near, (steps, change) = _fit_nodes(aligned, nodes, settings)
+    share = fading_share(most, population.visible)
+    fitted, node_data, near, (steps, change) = _fit_nodes(aligned, share, nodes, settings)
     framed = _carry_frames(aligned, nodes, node_data)
     del aligned
-    done = _all_vertices(framed, nodes, fitted, near, (steps, change, change < settings.tolerance_mm))
+    done = _all_vertices(framed, share, nodes, fitted, near)
+    done = replace(done, iterations=steps, change_mm=change, converged=change < settings.tolerance_mm)
     if not settings.calibration_folds:
         return done
     hidden = _calibration(population, settings)
@@ -225,19 +239,20 @@ def default_modes(n_subjects: int) -> int:
 
 
 def _fit_nodes(
-    aligned: Population, nodes: NDArray[np.int64], settings: CompletionSettings
+    aligned: Population, share: NDArray[np.float32], nodes: NDArray[np.int64], settings: CompletionSettings
 ) -> tuple[lt.Latent, NDArray[np.float64], Neighbours, tuple[int, float]]:
     """The joint estimate on the nodes: model, node positions in the final frames, neighbours, (steps, change)."""
     data = np.asarray(aligned.vertices[:, nodes], np.float64)
     visible = aligned.visible[:, nodes]
-    reference = seen_mean(aligned.vertices, aligned.visible)
+    reference = base_shape(aligned.vertices, share)
     weights = node_weights(reference, aligned.bone, nodes, area_weights(reference, aligned.faces))
     near = neighbours(reference[nodes], aligned.bone[nodes], visible)
     k = min(settings.n_modes or default_modes(aligned.n_subjects), aligned.n_subjects - 1)
     model = lt.start(data, visible, weights, reference[nodes], k)
+    shares = (share[:, nodes], relative(share[:, nodes]))
     before, change, steps = lt.predict(model), np.inf, 0
     while steps < settings.iterations and change >= settings.tolerance_mm:
-        model, data = _step(model, data, visible, weights, near)
+        model, data = _step(model, data, shares, weights, near)
         now = lt.predict(model)
         change = float(np.sqrt(np.mean((now - before)[~visible] ** 2)))
         before, steps = now, steps + 1
@@ -248,19 +263,20 @@ def _fit_nodes(
 def _step(
     model: lt.Latent,
     data: NDArray[np.float64],
-    visible: NDArray[np.bool_],
+    shares: tuple[NDArray[np.float32], NDArray[np.float32]],
     weights: NDArray[np.float64],
     near: Neighbours,
 ) -> tuple[lt.Latent, NDArray[np.float64]]:
     """One iteration: scores and frames, then mean and modes, then the noise; the data move with their frames."""
+    share, relative_share = shares
     motions = lt.rigid_motions(model.mean, weights)
-    scores, cov, moved, _ = lt.infer(model, data, visible, weights, motions)
+    scores, cov, moved, _ = lt.infer(model, data, relative_share, weights, motions)
     data = _moved_back(data, model.mean, motions, moved)
     model = replace(model, scores=scores, score_cov=cov)
-    mean, modes, row_cov = lt.rows(model, data, visible, weights, near.prior(data.mean(axis=0), model))
+    mean, modes, row_cov = lt.rows(model, data, relative_share, weights, near.prior(base_shape(data, share), model))
     modes = lt.without_rigid(modes, motions, weights)
     model = lt.normalise(replace(model, mean=mean, modes=modes, row_cov=row_cov), weights)
-    return replace(model, noise=lt.noise_variance(model, data, visible, weights)), data
+    return replace(model, noise=lt.noise_variance(model, data, relative_share, weights)), data
 
 
 def _moved_back(
@@ -286,29 +302,56 @@ def _carry_frames(aligned: Population, nodes: NDArray[np.int64], node_data: NDAr
 
 
 def _all_vertices(
-    framed: Population, nodes: NDArray[np.int64], model: lt.Latent, near: Neighbours, ending: tuple[int, float, bool]
+    framed: Population, shares: NDArray[np.float32], nodes: NDArray[np.int64], model: lt.Latent, near: Neighbours
 ) -> Completion:
     """Mean and modes at every vertex for the scores found on the nodes, and the gaps filled with them."""
     s, v = framed.visible.shape
     k = model.scores.shape[1]
-    mean, modes = np.empty((v, 3)), np.empty((v, 3, k))
-    filled, sd = np.array(framed.vertices), np.zeros((s, v), np.float32)
-    reference = seen_mean(framed.vertices, framed.visible)
-    weights = area_weights(reference, framed.faces)
+    mean, modes, row_cov = np.empty((v, 3)), np.empty((v, 3, k)), np.empty((v, k * k), np.float32)
+    base = base_shape(framed.vertices, shares)
+    weights = area_weights(base, framed.faces)
     most = int(framed.n_seen.max())
-    lent = near.lend(np.asarray(framed.vertices[:, nodes], np.float64).mean(axis=0), model)
+    lent = near.lend(base[nodes], model)
     for start in range(0, v, BLOCK):
         part = slice(start, min(start + BLOCK, v))
-        data, seen = np.asarray(framed.vertices[:, part], np.float64), framed.visible[:, part]
-        prior = near.carry(reference[part], framed.bone[part], well_seen(seen, most), data.mean(axis=0), lent)
-        m, w, row_cov = lt.rows(model, data, seen, weights[part], prior)
-        mean[part], modes[part] = m, w
-        gap = ~seen
-        predicted = m + (model.scores @ w.reshape(-1, k).T).reshape(s, -1, 3)
-        filled[:, part][gap] = predicted[gap]
-        grams = (np.einsum("jck,jcl->jkl", w, w) / 3).reshape(-1, k * k)
-        second = np.einsum("sk,sl->skl", model.scores, model.scores) + model.score_cov
-        variance = model.score_cov.reshape(s, -1) @ grams.T + second.reshape(s, -1) @ row_cov.reshape(-1, k * k).T
-        sd[:, part] = np.where(gap, np.sqrt(np.maximum(variance + model.noise, 0)), 0)
+        own = well_seen(framed.visible[:, part], most)
+        prior = near.carry(base[part], framed.bone[part], own, base[part], lent)
+        data = np.asarray(framed.vertices[:, part], np.float64)
+        m, w, cov = lt.rows(model, data, relative(shares[:, part]), weights[part], prior)
+        mean[part], modes[part], row_cov[part] = m, w, cov.reshape(len(m), -1)
+    unseen, known = np.flatnonzero(framed.n_seen == 0), nodes[framed.n_seen[nodes] > 0]
+    if len(unseen):
+        both = np.concatenate([modes[known], (mean - base)[known, :, None]], axis=2)
+        taken = never_seen(base, framed.bone, unseen, known, both)
+        modes[unseen], mean[unseen] = taken[:, :, :-1], base[unseen] + taken[:, :, -1]
+    filled, sd = _filled(framed, model, (mean, modes, row_cov), base, nodes)
     population = replace(framed, vertices=filled)
-    return Completion(population, sd, mean, modes, model.scores, model.score_cov, model.noise, *ending)
+    return Completion(population, sd, mean, modes, model.scores, model.score_cov, model.noise, 0, np.inf, False)
+
+
+def _filled(
+    framed: Population,
+    model: lt.Latent,
+    rows: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]],
+    base: Points,
+    nodes: NDArray[np.int64],
+) -> tuple[NDArray[np.floating], NDArray[np.float32]]:
+    """Vertices with expectations in the gaps, joined to what was seen, and their standard deviations (S, V)."""
+    mean, modes, row_cov = rows
+    s, v, k = len(model.scores), len(mean), model.scores.shape[1]
+    filled, sd = np.array(framed.vertices), np.zeros((s, v), np.float32)
+    second = np.einsum("sk,sl->skl", model.scores, model.scores) + model.score_cov
+    for start in range(0, v, BLOCK):
+        part = slice(start, min(start + BLOCK, v))
+        seen, w = framed.visible[:, part], modes[part]
+        predicted = mean[part] + (model.scores @ w.reshape(-1, k).T).reshape(s, -1, 3)
+        filled[:, part][~seen] = predicted[~seen]
+        grams = (np.einsum("jck,jcl->jkl", w, w) / 3).reshape(-1, k * k)
+        variance = model.score_cov.reshape(s, -1) @ grams.T + second.reshape(s, -1) @ row_cov[part].T
+        sd[:, part] = np.where(seen, 0, np.sqrt(np.maximum(variance + model.noise, 0)))
+    for i in np.flatnonzero(~framed.visible.all(axis=1)):
+        expected = mean[nodes] + modes[nodes] @ model.scores[i]
+        rest = np.asarray(framed.vertices[i, nodes], np.float64) - expected
+        hidden, step = continued(base, framed.bone, nodes, framed.visible[i], rest)
+        filled[i, hidden] += step.astype(filled.dtype)
+    return filled, sd

@@ -94,17 +94,18 @@ def row_grams(modes: Array, row_cov: Array, weights: Array) -> Array:
 
 
 def infer(
-    latent: Latent, data: Array, visible: NDArray[np.bool_], weights: Array, motions: Array | None
+    latent: Latent, data: Array, share: NDArray[np.floating], weights: Array, motions: Array | None
 ) -> tuple[Array, Array, Array, Array]:
     """E-step: scores (S, k), their covariances, rigid motions q (S, 6), and the Gram of each subject's modes.
 
-    Without ``motions`` the frames are taken as they are and q is zero.
+    ``share`` (S, m) is how much a vertex of a subject counts, 0 where hidden. Without ``motions`` the frames
+    are taken as they are and q is zero.
     """
-    s, m = visible.shape
+    s, m = share.shape
     k = latent.modes.shape[2]
-    seen = visible.astype(np.float64)
+    seen = share.astype(np.float64)
     grams: Array = (seen @ row_grams(latent.modes, latent.row_cov, weights).reshape(m, -1)).reshape(s, k, k)
-    residual = np.where(visible[..., None], data - latent.mean, 0.0) * weights[:, None]
+    residual = np.where(seen[..., None] > 0, data - latent.mean, 0.0) * (seen * weights)[..., None]
     flat = residual.reshape(s, -1)
     rhs = flat @ latent.modes.reshape(-1, k) / latent.noise
     precision = grams / latent.noise + np.eye(k)
@@ -136,22 +137,23 @@ class RowPrior:
 
 
 def rows(
-    latent: Latent, data: NDArray[np.floating], visible: NDArray[np.bool_], weights: Array, prior: RowPrior
+    latent: Latent, data: NDArray[np.floating], share: NDArray[np.floating], weights: Array, prior: RowPrior
 ) -> tuple[Array, Array, Array]:
     """M-step for vertices: mean (m, 3), modes (m, 3, k), row covariances (m, k, k), given scores.
 
     The mean is estimated jointly with the modes (scores extended by one), so that subjects who are cut,
-    when they differ in shape from those who are not, do not bias it.
+    when they differ in shape from those who are not, do not bias it. ``share`` (S, m) is how much each
+    subject's vertex counts: 0 hidden, 1 seen, between near the edge of what was seen.
     """
     s, k = latent.scores.shape
-    m = visible.shape[1]
+    m = share.shape[1]
     extended = np.hstack([latent.scores, np.ones((s, 1))])
     moments = np.einsum("sk,sl->skl", extended, extended)
     moments[:, :k, :k] += latent.score_cov
-    seen = visible.astype(np.float64)
+    seen = share.astype(np.float64)
     weight = (weights / latent.noise)[:, None, None]
     precision = (seen.T @ moments.reshape(s, -1)).reshape(m, k + 1, k + 1) * weight
-    centred = np.where(visible[..., None], data - prior.mean, 0.0)
+    centred = np.where(seen[..., None] > 0, data - prior.mean, 0.0) * seen[..., None]
     rhs = (extended.T @ centred.reshape(s, -1)).reshape(k + 1, m, 3).transpose(1, 0, 2) * weight
     rhs -= precision[:, :, :k] @ prior.modes.transpose(0, 2, 1)
     diagonal = np.concatenate([1.0 / latent.mode_var, [MEAN_PRIOR_MM**-2]])
@@ -162,18 +164,20 @@ def rows(
     return prior.mean + solution[:, k], prior.modes + solution[:, :k].transpose(0, 2, 1), cov[:, :k, :k]
 
 
-def noise_variance(latent: Latent, data: Array, visible: NDArray[np.bool_], weights: Array) -> float:
+def noise_variance(latent: Latent, data: Array, share: NDArray[np.floating], weights: Array) -> float:
     """sigma2 (mm2) by expected squared residuals over what was seen."""
-    s, m = visible.shape
+    s, m = share.shape
     k = latent.scores.shape[1]
-    residual = np.where(visible[..., None], data - latent.mean, 0.0)
-    weighted = residual * weights[:, None]
+    seen = share.astype(np.float64)
+    residual = np.where(seen[..., None] > 0, data - latent.mean, 0.0)
+    weighted = residual * (seen * weights)[..., None]
     cross = np.einsum("sk,sk->", latent.scores, weighted.reshape(s, -1) @ latent.modes.reshape(-1, k))
-    grams = (visible.astype(float) @ row_grams(latent.modes, latent.row_cov, weights).reshape(m, -1)).reshape(s, k, k)
+    grams = (seen @ row_grams(latent.modes, latent.row_cov, weights).reshape(m, -1)).reshape(s, k, k)
     second = np.einsum("sk,sl->skl", latent.scores, latent.scores) + latent.score_cov
     total = float((residual * weighted).sum())
-    value = (total - 2 * cross + float(np.einsum("skl,skl->", grams, second))) / (3 * max(int(visible.sum()), 1))
-    return max(float(value), VARIANCE_FLOOR * total / (3 * max(int(visible.sum()), 1)), 1e-12)
+    count = 3 * max(float(seen.sum()), 1.0)
+    value = (total - 2 * cross + float(np.einsum("skl,skl->", grams, second))) / count
+    return max(float(value), VARIANCE_FLOOR * total / count, 1e-12)
 
 
 def without_rigid(modes: Array, motions: Array, weights: Array) -> Array:

@@ -25,6 +25,17 @@ NUGGET, MIN_FREEDOM = 1e-3, 0.02
 """Share of variance without spatial correlation; and the least freedom left to a vertex's own data."""
 
 
+FADE_MM, FADE_POWER, FADE_SUBJECTS = 30.0, 4, 60
+"""In cohorts up to this size a subject's vertices count less towards the edge of what it showed: otherwise mean and
+modes would jump where one subject fewer was seen. In larger cohorts the jump is below the standard error."""
+
+TRACE = 1e-3
+"""Weight of what a registration extrapolated in the base shape on which nothing but prior means rest."""
+
+REST_LENGTH_MM, REST_NUGGET, REST_NODES, REST_REACH_MM = 35.0, 0.02, 700, 90.0
+"""What the modes leave over continues into the hidden part over this length; from so many nodes within reach."""
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """How mean and modes of little-seen vertices follow from well-seen ones (simple kriging).
@@ -151,3 +162,79 @@ def node_weights(
         nearest = cKDTree(points[nodes[own]]).query(points[ids])[1]
         total[own] += np.bincount(nearest, weights[ids], minlength=len(own))
     return np.asarray(total / total.mean(), np.float64)
+
+
+def fading_share(points: Points, visible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(S, V) how much each subject's vertices count: 1 well inside what it showed, fading to 0 at its edge."""
+    share = visible.astype(np.float32)
+    if len(visible) > FADE_SUBJECTS:
+        return share
+    for i, seen in enumerate(visible):
+        if not seen.all():
+            ids = np.flatnonzero(seen)
+            distance = cKDTree(points[~seen]).query(points[ids], distance_upper_bound=FADE_MM)[0]
+            share[i, ids] = np.minimum(distance / FADE_MM, 1.0) ** FADE_POWER
+    return share
+
+
+def base_shape(vertices: NDArray[np.floating], share: NDArray[np.floating]) -> Points:
+    """(V, 3) a continuous mean: what was seen, and what was extrapolated only where nobody saw anything."""
+    total, weight = np.zeros(vertices.shape[1:]), np.zeros(vertices.shape[1])
+    for x, part in zip(vertices, share, strict=True):
+        w = part + TRACE
+        total += x * w[:, None]
+        weight += w
+    return np.asarray(total / weight[:, None], np.float64)
+
+
+def relative(share: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shares divided by the largest at each vertex: the last subject who showed a vertex counts fully."""
+    most = share.max(axis=0)
+    return np.asarray(share / np.where(most > 0, most, 1), np.float32)
+
+
+def never_seen(
+    points: Points,
+    bone: NDArray[np.uint8],
+    unseen: NDArray[np.int64],
+    known: NDArray[np.int64],
+    lent: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(u, ...) what vertices that nobody saw take from the nearest seen nodes ``known`` (n,), kriged from (n, ...)."""
+    distance = cKDTree(points[unseen]).query(points[known])[0]
+    order = np.argsort(distance, kind="stable")[:MAX_NEIGHBOURS]
+    at, own = points[known[order]], bone[known[order]]
+    inner = kernel(at, own, at, own) + NUGGET * np.eye(len(order))
+    flat = lent[order].reshape(len(order), -1)
+    out = kernel(points[unseen], bone[unseen], at, own) @ np.linalg.solve(inner, flat)
+    return np.asarray(out.reshape(len(unseen), *lent.shape[1:]), np.float64)
+
+
+def continued(
+    points: Points,
+    bone: NDArray[np.uint8],
+    nodes: NDArray[np.int64],
+    visible: NDArray[np.bool_],
+    rest: Points,
+) -> tuple[NDArray[np.int64], Points]:
+    """Hidden vertices (h,) and the displacement (h, 3) that continues one subject's residual into them.
+
+    ``rest`` (n, 3) is what the modes leave over at the nodes; it is kriged from the visible ones, so that the
+    filled part joins the seen part without a step.
+    """
+    hidden = np.flatnonzero(~visible)
+    known = np.flatnonzero(visible[nodes])
+    distance = cKDTree(points[hidden]).query(points[nodes[known]])[0]
+    order = np.argsort(distance, kind="stable")[:REST_NODES]
+    known = known[order[distance[order] < REST_REACH_MM]]
+    if not len(known):
+        return hidden, np.zeros((len(hidden), 3))
+    at, own = points[nodes[known]], bone[nodes[known]]
+    inner = _rest_kernel(at, own, at, own) + REST_NUGGET * np.eye(len(known))
+    return hidden, _rest_kernel(points[hidden], bone[hidden], at, own) @ np.linalg.solve(inner, rest[known])
+
+
+def _rest_kernel(a: Points, bone_a: NDArray[np.uint8], b: Points, bone_b: NDArray[np.uint8]) -> NDArray[np.float64]:
+    distance2 = np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T, 0.0)
+    same = np.where(bone_a[:, None] == bone_b[None, :], 1.0, 0.5)
+    return np.asarray(np.exp(-distance2 / (2 * REST_LENGTH_MM**2)) * same, np.float64)

@@ -202,6 +202,7 @@ def align(population: Population, *, reference: Points | None = None, iterations
     together. The frame is that of ``reference`` (V, 3), else of the subject that shows most. Large populations
     are aligned on every n-th vertex first, so that few passes over all vertices remain.
     """
+    population = finite(population)
     visible = population.visible
     if reference is None:
         reference = np.asarray(population.vertices[int(np.argmax(visible.sum(axis=1)))], np.float64)
@@ -217,6 +218,17 @@ def align(population: Population, *, reference: Points | None = None, iterations
             vertices[i] = vertices[i] @ rotation.T + shift
     _procrustes(vertices, visible, reference, weights, iterations)
     return replace(population, vertices=vertices.astype(population.vertices.dtype))
+
+
+def finite(population: Population) -> Population:
+    """The population with zeros where hidden vertices are not numbers; a visible one that is not is refused."""
+    bad = ~np.isfinite(population.vertices).all(axis=2)
+    if not bad.any():
+        return population
+    if (bad & population.visible).any():
+        i, j = np.argwhere(bad & population.visible)[0]
+        raise InputError(f"{population.subjects[i]}: vertex {j} is visible but its position is not a number")
+    return replace(population, vertices=np.where(bad[..., None], 0.0, population.vertices))
 
 
 def _procrustes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from shapemodel.completion import CompletionSettings, complete
 from shapemodel.model import EXTRAPOLATED, OBSERVED, PRIOR, fit_model, mean_shape
 from shapemodel.pca import principal_components
 from shapemodel.population import align, seen_mean
+from shapemodel.reasons import InputError
 from tests.synthetic import onto, population
 
 QUICK = CompletionSettings(calibration_folds=0)
@@ -125,8 +128,6 @@ def test_two_subjects_and_origin() -> None:
     lowest, next_up = part.bone % 12 == 0, part.bone % 12 == 11
     visible[:, lowest] = False  # nobody saw rib 12
     visible[0::2, :] &= ~next_up  # no woman saw rib 11
-    from dataclasses import replace
-
     done = complete(replace(part, visible=visible), settings=QUICK)
     two = fit_model(done, np.array([0, 2]))
     assert two.n_subjects == 2
@@ -154,3 +155,33 @@ def test_same_bits_twice(cohort) -> None:
     a, b = fit_model(part, "male"), fit_model(part, "male")
     np.testing.assert_array_equal(a.modes, b.modes)
     np.testing.assert_array_equal(a.mean, b.mean)
+
+
+def test_hidden_positions_carry_no_information(cohort) -> None:
+    """What a registration put into hidden vertices, or that it put nothing there, changes nothing."""
+    part = cohort[1].take(np.arange(20))
+    plain = complete(part, settings=QUICK)
+    empty = complete(replace(part, vertices=np.where(part.visible[..., None], part.vertices, np.nan)), settings=QUICK)
+    known = part.n_seen > 0
+    gap = np.linalg.norm(plain.population.vertices.mean(axis=0) - empty.population.vertices.mean(axis=0), axis=1)
+    assert gap[known].max() < 0.3  # half of what a mean is uncertain by; only the base of unseen vertices moves
+    bad = part.vertices.copy()
+    bad[0, np.flatnonzero(part.visible[0])[0]] = np.nan
+    with pytest.raises(InputError, match="visible but"):
+        complete(replace(part, vertices=bad))
+
+
+def test_filled_parts_join_what_was_seen() -> None:
+    """Four subjects, all cut elsewhere: no mean has a step where one subject fewer was seen."""
+    full, _, truth = population(4, seed=3, n_vertices=4800, noise=0.0)
+    z = truth.template[:, 2]
+    visible = np.stack([z > q for q in np.quantile(z, [0.0, 0.15, 0.3, 0.4])])
+    visible[:, z < np.quantile(z, 0.04)] = False  # and the very end was seen by nobody
+    done = complete(replace(full, visible=visible), settings=QUICK)
+    edges = np.vstack([full.faces[:, [0, 1]], full.faces[:, [1, 2]]])
+
+    def lengths(x: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1)
+
+    ratio = lengths(done.population.vertices.mean(axis=0)) / lengths(align(full).vertices.mean(axis=0))
+    assert np.abs(np.log(ratio)).max() < np.log(2.5)  # edges of 3 to 9 mm: no step of more than a few millimetres
