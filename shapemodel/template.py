@@ -31,6 +31,9 @@ Placement = tuple[float, NDArray[np.float64], Points]
 LEAST_BONES = 4
 """Bones that two subjects must share to be brought into one frame (three fix it, one more for robustness)."""
 
+MOST_COMPARED = 30
+"""Subjects, about, that each one is compared with to see how central it is; every n-th of a larger cohort."""
+
 THORAX_HEIGHT_MM = (120.0, 700.0)
 """Height of a template in z: less or more means metres, centimetres, or another part of the body."""
 
@@ -102,7 +105,8 @@ def compose_template(
     """
     if not subjects:
         raise InputError("a template needs at least one subject, found none")
-    whole = [_usable(m, subjects, settings) for m in subjects]
+    volumes = [{k: volume(*m.select(k)[:2]) for k in m.labels} for m in subjects]
+    whole = [_usable(m, v, volumes, settings) for m, v in zip(subjects, volumes, strict=True)]
     centroids = [_centroids(m, w) for m, w in zip(subjects, whole, strict=True)]
     order = _central_first(centroids)
     placed = {k: subjects[order[0]].select(k)[:2] for k in sorted(whole[order[0]])}
@@ -196,14 +200,12 @@ def _centroids(mesh: Mesh, labels: set[int]) -> dict[int, Points]:
     return {k: _centre(mesh.select(k)[:2]) for k in sorted(labels)}
 
 
-def _usable(mesh: Mesh, subjects: Sequence[Mesh], s: TemplateSettings) -> set[int]:
-    """Whole bones whose volume is not an outlier among the subjects' whole bones, sides taken together."""
+def _usable(mesh: Mesh, own: dict[int, float], volumes: Sequence[dict[int, float]], s: TemplateSettings) -> set[int]:
+    """Whole bones whose volume is not an outlier among the subjects' bones, both sides taken together."""
     out = set()
     for label in whole_bones(mesh, margin_mm=s.edge_margin_mm):
-        own = volume(*mesh.select(label)[:2])
-        mirror = bone(label).mirror
-        others = [volume(*m.select(k)[:2]) for m in subjects for k in {label, mirror} if k in m.labels]
-        if max(own, 1.0) * s.volume_ratio >= np.median(others) and own <= s.volume_ratio * np.median(others):
+        typical = np.median([v[k] for v in volumes for k in {label, bone(label).mirror} & v.keys()])
+        if typical / s.volume_ratio <= own[label] <= typical * s.volume_ratio:
             out.add(label)
     return out
 
@@ -213,7 +215,7 @@ def _central_first(centroids: Sequence[dict[int, Points]]) -> list[int]:
     n = len(centroids)
     distance = np.full((n, n), np.nan)
     for i in range(n):
-        for j in range(n):
+        for j in range(i % max(1, n // MOST_COMPARED), n, max(1, n // MOST_COMPARED)):
             shared = sorted(centroids[i].keys() & centroids[j].keys())
             if i != j and len(shared) >= LEAST_BONES:
                 a, b = (np.array([c[k] for k in shared]) for c in (centroids[i], centroids[j]))
