@@ -111,9 +111,9 @@ def find_thresholds(hu: HU, inside: Mask) -> Thresholds:
     Otsu split of what lies above the peak: both follow the scan's noise, kernel, contrast and beam energy.
     """
     values = hu[inside]
-    edges = np.arange(-1000, 1600, 4)
+    edges = np.arange(-1000, 1600, 4).astype(np.float64)
     counts = np.histogram(values, edges)[0].astype(float)
-    mid = edges[:-1] + 2.0
+    mid: NDArray[np.float64] = edges[:-1] + np.float64(2.0)
     smooth = ndi.gaussian_filter1d(counts, 2.0)
     near = (mid > -10) & (mid < 130)
     peak = float(mid[near][smooth[near].argmax()]) if smooth[near].any() else float(DEFAULT_TISSUE_HU)

@@ -74,7 +74,7 @@ def _block_mean(hu: NDArray[np.int16], f: int) -> NDArray[np.float32]:
     return part.reshape(hu.shape[0], ny // f, f, nx // f, f).mean(axis=(2, 4))
 
 
-def _ring_score(bone: NDArray[np.bool_], px: float) -> NDArray[np.float32]:
+def _ring_score(bone: NDArray[np.bool_], px: float) -> NDArray[np.float64]:
     """(Z, Y, X) share of rays that meet bone between the limits of :data:`RAY_MM`."""
     hits = np.zeros(bone.shape, np.uint8)
     radii = np.arange(RAY_MM[0], RAY_MM[1] + 0.1, px)
@@ -88,7 +88,7 @@ def _ring_score(bone: NDArray[np.bool_], px: float) -> NDArray[np.float32]:
         for dy, dx in offsets:
             ray |= padded[:, m + dy : m + dy + ny, m + dx : m + dx + nx]
         hits += ray
-    return hits.astype(np.float32) / RAYS
+    return hits.astype(np.float64) / RAYS
 
 
 def _best_path(score: NDArray[np.float32], reach: int) -> NDArray[np.int64]:
@@ -159,7 +159,7 @@ def find_canal(hu: NDArray[np.int16], spacing: Spacing, coarse: Coarse, low: flo
 def _as_canal(
     path: NDArray[np.int64], score: NDArray[np.float32], start: tuple[int, int], f: int, sp: Spacing
 ) -> Canal:
-    z = np.arange(len(path)) * sp[0]
+    z = np.arange(len(path), dtype=np.float64) * sp[0]
     y = (start[0] + path[:, 0] * f + (f - 1) / 2) * sp[1]
     x = (start[1] + path[:, 1] * f + (f - 1) / 2) * sp[2]
     sigma = 12.0 / sp[0]  # mm: smooths the jitter of single slices, keeps the curvature of the spine
@@ -168,7 +168,7 @@ def _as_canal(
     s = np.concatenate([[0.0], np.cumsum(np.linalg.norm(step, axis=1))])
     tangent = np.gradient(pts, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    return Canal(pts, s, tangent, score.astype(float))
+    return Canal(pts.astype(np.float64), s.astype(np.float64), tangent.astype(np.float64), score.astype(np.float64))
 
 
 def _smooth(v: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

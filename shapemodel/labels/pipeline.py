@@ -15,12 +15,13 @@ from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import split_girdle
 from shapemodel.labels.numbering import Numbering, number_bones
-from shapemodel.labels.quality import arm_position, bone_status, study_flags
+from shapemodel.labels.quality import arm_position, bone_status, contrast_flag, study_flags
 from shapemodel.labels.records import Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import Plate, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, arch_from_above, canal_mask, disc_height, level_markers, spine_frame
+from shapemodel.labels.vessels import find_vessels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
 from shapemodel.mask import Mask, Spacing, Thresholds, measure
 from shapemodel.reasons import Flag, InputError, StudyError
@@ -71,7 +72,8 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     work = make_work(hu, spacing, coarse, canal, limits)
     clock("grid")
     plate = find_plate(work)
-    girdle, comps = _components(work, plate)
+    vessels = find_vessels(work)
+    girdle, comps = _components(work, plate, vessels)
     clock("girdle")
     numbering = number_bones(work, plate, comps, hu, spacing, settings)
     cartilage, trimmed = trim_fronts(work, plate, numbering.ribs)
@@ -84,6 +86,7 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     image.CopyInformation(ct)
     bones = bone_status(labels, spacing, numbering)
     flags = study_flags(work, coarse, plate, numbering, bones, trimmed)
+    flags += contrast_flag(float(vessels.sum()) * work.voxel_ml)
     clock("quality")
     return Labelled(
         image=image,
@@ -146,15 +149,15 @@ class Clock:
         self._last = now
 
 
-def _components(work: Work, plate: Plate) -> tuple[Mask, NDArray[np.int32]]:
-    """The girdle, and the components of the other bone outside spine and sternum (working grid)."""
-    bone = (work.hu > 0.5 * (work.limits.low + work.limits.working)) & work.body
+def _components(work: Work, plate: Plate, vessels: Mask) -> tuple[Mask, NDArray[np.int32]]:
+    """The girdle (with enhanced vessels), and components of the other bone outside spine and sternum (work grid)."""
+    bone = (work.hu > 0.5 * (work.limits.low + work.limits.working)) & work.body & ~vessels
     spine = paraspinal(work)
     breast = plate.region(work, 4.0)
     girdle = split_girdle(work, bone, spine, plate.region(work, -CORE_MM))
     free = bone & ~spine & ~breast & ~girdle
     comps, _ = ndi.label(free, np.ones((3, 3, 3)))
-    return girdle, comps
+    return girdle | vessels, comps
 
 
 def _fine(

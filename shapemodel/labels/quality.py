@@ -118,8 +118,13 @@ def study_flags(
     return tuple(out)
 
 
+def contrast_flag(ml: float) -> tuple[Flag, ...]:
+    """Flag for ``ml`` of enhanced heart and vessels."""
+    return (Flag(records.CONTRAST, 0, f"{ml:.0f} mL of heart and vessels as bright as bone"),) if ml > 0 else ()
+
+
 def _lung_flag(work: Work, coarse: Coarse) -> list[Flag]:
-    z = np.arange(coarse.lungs.shape[0]) * coarse.spacing[0]
+    z = np.asarray(np.arange(coarse.lungs.shape[0]) * coarse.spacing[0], dtype=np.float64)
     middle = work.canal.at_z(z)[:, 1]
     x = np.arange(coarse.lungs.shape[2]) * coarse.spacing[2]
     left = float((coarse.lungs & (x[None] > middle[:, None])[:, None, :]).sum())

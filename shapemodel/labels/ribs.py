@@ -259,7 +259,7 @@ def _continues(pts: NDArray[np.float64], ends: dict[int, NDArray[np.float64]]) -
         if length > BRIDGE_MM:
             continue
         to = rib_pts[i[j]] - centre
-        along = abs(float(to @ axes[0])) / (np.linalg.norm(to) + 1e-9)
+        along = abs(float(to @ axes[0])) / (float(np.linalg.norm(to)) + 1e-9)
         if length > 4.0 and not (long and along > 0.85):
             continue
         cost = length * (2.0 - along)

@@ -22,7 +22,8 @@ def ball(radius: float, spacing: Spacing) -> Mask:
     """Ellipsoid of voxels that is a ball of ``radius`` mm."""
     n = [int(radius / s) for s in spacing]
     g = np.ogrid[tuple(slice(-k, k + 1) for k in n)]
-    return sum((a * s) ** 2 for a, s in zip(g, spacing, strict=True)) <= radius**2 + 1e-6
+    far = (g[0] * spacing[0]) ** 2 + (g[1] * spacing[1]) ** 2 + (g[2] * spacing[2]) ** 2
+    return np.asarray(far <= radius**2 + 1e-6)
 
 
 def close_mm(mask: Mask, radius: float, spacing: Spacing) -> Mask:

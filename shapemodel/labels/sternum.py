@@ -51,8 +51,8 @@ class Plate:
 
 def front_map(work: Work, threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """(Z, X) mm of bone in the front wall, and the (Z,) row in mm behind which the wall ends."""
-    lung = work.lung_mm <= 0
-    rows = lung.any(axis=2)
+    lung = np.asarray(work.lung_mm <= 0)
+    rows: NDArray[np.bool_] = np.any(lung, axis=2)
     has = rows.any(axis=1)
     front = np.where(has, rows.argmax(axis=1), 0).astype(float)
     idx = np.flatnonzero(has)

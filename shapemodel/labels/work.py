@@ -93,9 +93,10 @@ def lung_hull(lungs: Mask) -> Mask:
 
 def make_work(hu: NDArray[np.int16], spacing: Spacing, coarse: Coarse, canal: Canal, limits: Thresholds) -> Work:
     """The working grid of ``hu`` (z, y, x)."""
-    factor = tuple(max(1, round(WORK_MM / s)) for s in spacing)
+    fz, fy, fx = (max(1, round(WORK_MM / s)) for s in spacing)
+    factor = (fz, fy, fx)
     small = block_mean(hu, factor)
-    sp = tuple(s * f for s, f in zip(spacing, factor, strict=True))
+    sp = (spacing[0] * fz, spacing[1] * fy, spacing[2] * fx)
     hull = lung_hull(coarse.lungs)
     far = ndi.distance_transform_edt(~hull, sampling=coarse.spacing).astype(np.float32)
     fine_mm = [(np.arange(n) * f + (f - 1) / 2) * s for n, f, s in zip(small.shape, factor, spacing, strict=True)]
