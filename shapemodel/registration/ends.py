@@ -26,6 +26,9 @@ TIP = 8
 SLACK_MM = 3.0
 """A vertex this far beyond the cut may still be seen: lengths are known no better."""
 
+TIP_MM = 3.0
+"""Samples this near to the end of the target tell where it is."""
+
 TIP_QUANTILE = 0.003
 """Part of the samples beyond what counts as the end, against single stray points."""
 
@@ -109,8 +112,9 @@ class Anchors:
     lost: NDArray[np.bool_]
 
 
-def reach(shaft: Shaft, y: Points, samples: Points) -> tuple[NDArray, Points, NDArray, float]:
-    """Pull (2,) mm outwards at head and front, outward directions (2, 3), tip centres, length of the target in mm."""
+def reach(shaft: Shaft, y: Points, samples: Points) -> tuple[NDArray, Points, Points, Points, float]:
+    """Pull (2,) mm outwards at head and front, outward directions, tip centres and where the target ends (2, 3), its
+    length in mm."""
     c, t, arc = centreline(shaft, y)
 
     def along(x: Points) -> NDArray[np.float64]:
@@ -122,7 +126,8 @@ def reach(shaft: Shaft, y: Points, samples: Points) -> tuple[NDArray, Points, ND
     quantiles = [TIP_QUANTILE, 1 - TIP_QUANTILE]
     (own_low, own_high), (low, high) = np.quantile(own, quantiles), np.quantile(theirs, quantiles)
     pull = np.array([own_low - low, high - own_high])
-    return pull, np.stack([-t[0], t[-1]]), c[[0, -1]], float(high - low)
+    goal = np.stack([samples[theirs <= low + TIP_MM].mean(0), samples[theirs >= high - TIP_MM].mean(0)])
+    return pull, np.stack([-t[0], t[-1]]), c[[0, -1]], goal, float(high - low)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
@@ -164,8 +169,7 @@ def anchors(
         if real.sum() < 100:
             continue
         x = samples[shaft.index]
-        pulls[i], ways[i], tips, length[i] = reach(shaft, y, x[real])
-        goal = tips + ways[i] * pulls[i][:, None]
+        pulls[i], ways[i], tips, goal, length[i] = reach(shaft, y, x[real])
         for e in range(2):
             # a cut or a hole leaves a rim of untrusted samples about its place
             rim = np.linalg.norm(x[~real] - goal[e], axis=1).min() if (~real).any() else np.inf
