@@ -36,9 +36,12 @@ CORTEX = 980.0
 CORTEX_SPREAD = 0.12
 """Standard deviation of the cortex from place to place, relative: pores, and cortex that the bone lacks."""
 RIM = 95.0
-RIM_MM = 0.75
+RIM_MM: dict[str, float] = {"vertebra": 0.72, "rib": 0.65, "sternum": 0.55, "other": 0.7}
 """The outline that readers draw and thresholds find is where HU leaves that of soft tissue; the dense cortex begins
 this far inside it (in four real CTs HU peaks 1-1.5 mm inside the outline, and passes 300 at 0.5 mm)."""
+HALO_PER_FAT = 5.0
+"""Next to bone it is darker than in muscle (fat between muscle and periosteum, undershoot of sharp kernels), by this
+many HU per mm of subcutaneous fat: 9-20 HU are read 1-2 mm off the ribs of a lean man, -60 in a stout woman."""
 SUBCORTICAL = 0.8
 """Spongiosa just under the cortex is denser than deep in the bone, by this share; it fades over about 3 mm."""
 STEEL = 6000.0

@@ -23,6 +23,9 @@ JOINT_REACH_MM = 1.6
 JOINT_RIM = 0.2
 """Share of the usual rim that is left where bones are within 2 mm of each other."""
 
+HALO_LEAST, HALO_SOFT_HU = 4, 150.0
+"""Nearness to bone, of 255, from which soft tissue is darker; what is neither fat, muscle nor fluid stays as it is."""
+
 JOINT_LEAST = 8
 """Nearness to the second bone, of 255, below which there is no joint."""
 
@@ -56,6 +59,7 @@ def paint(scene: Scene, grid: Grid, knobs: CTKnobs, seed: int) -> tuple[Image, N
     for label in scene.bones.labels:
         v, f, _ = scene.bones.select(label)
         _paint_bone(canvas, label, (v, f), (scene, knobs, apart[label]))
+    _paint_halo(canvas, min(max(hu_of.HALO_PER_FAT * scene.fat_mm, 25.0), 90.0))
     _paint_joints(canvas)
     return canvas.hu, canvas.labels
 
@@ -96,11 +100,12 @@ def inner_surface(v: Points, f: Faces, thickness: NDArray[np.float64]) -> Points
     return np.asarray(v - vertex_normals(v, f) * thickness[:, None])
 
 
-def rim_depth(apart: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
+def rim_depth(label: int, apart: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
     """(n,) mm between outline and dense cortex; little where another bone is near, so that joints stay narrow."""
+    rim = hu_of.RIM_MM[anatomy.bone(label).kind]
     if apart is None:
-        return np.full(n, hu_of.RIM_MM)
-    return hu_of.RIM_MM * (JOINT_RIM + (1.0 - JOINT_RIM) * np.clip((apart - 2.0) / 2.0, 0.0, 1.0))
+        return np.full(n, rim)
+    return rim * (JOINT_RIM + (1.0 - JOINT_RIM) * np.clip((apart - 2.0) / 2.0, 0.0, 1.0))
 
 
 def cortex_thickness(label: int, v: Points, scene: Scene, knobs: CTKnobs) -> NDArray[np.float64]:
@@ -128,7 +133,7 @@ def _paint_bone(
     if box is None:
         return
     share = coverage(v, f, canvas.grid, box)
-    rim = rim_depth(apart, len(v))
+    rim = rim_depth(label, apart, len(v))
     dense = np.minimum(coverage(inner_surface(v, f, rim), f, canvas.grid, box), share)
     depth = rim + cortex_thickness(label, v, scene, knobs)
     core = np.minimum(coverage(inner_surface(v, f, depth), f, canvas.grid, box), dense)
@@ -150,6 +155,13 @@ def _remember(canvas: Canvas, box: Box, share: Image) -> None:
     near, joint = canvas.near[box], canvas.joint[box]
     np.maximum(joint, np.minimum(near, close), out=joint)
     np.maximum(near, close, out=near)
+
+
+def _paint_halo(canvas: Canvas, drop: float) -> None:
+    """Soft tissue next to bone made darker by up to ``drop`` HU."""
+    soft = (canvas.near > HALO_LEAST) & (canvas.best == 0) & ~canvas.disc & (np.abs(canvas.hu) < HALO_SOFT_HU)
+    weight = np.clip(canvas.near[soft].astype(np.float32) / 64.0, 0.0, 1.0)
+    canvas.hu[soft] -= np.float32(drop) * weight
 
 
 def _paint_joints(canvas: Canvas) -> None:
