@@ -18,6 +18,7 @@ from scipy.sparse.linalg import cg
 from shapemodel.carve import Solid
 from shapemodel.intersections import Intersections, find_intersections, intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points
+from shapemodel.surfaces import vertex_adjacency
 
 RINGS = 5
 """Rings around cutting triangles that take part, so that a push fades out."""
@@ -80,15 +81,6 @@ def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Sep
     result = mesh.with_vertices(best)
     moved = np.linalg.norm(best - mesh.vertices, axis=1)
     return Separated(result, moved, first, find_intersections(result), done)
-
-
-def vertex_adjacency(n: int, faces: Faces) -> csr_array:
-    """(n, n) sparse average over the neighbours of each vertex."""
-    i, j = faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()
-    links = csr_array((np.ones(2 * len(i)), (np.concatenate([i, j]), np.concatenate([j, i]))), shape=(n, n))
-    links.data[:] = 1.0
-    degree = np.maximum(np.asarray(links.sum(axis=1)).ravel(), 1)
-    return csr_array(links.multiply(1 / degree[:, None]))
 
 
 def _patch(faces: Faces, cutting: NDArray[np.int64], n: int, rings: int) -> NDArray[np.int64]:

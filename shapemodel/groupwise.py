@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from shapemodel.contact import vertex_adjacency
 from shapemodel.mesh import Mesh, Points, vertex_areas
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import Progress, RemeshSettings, remesh_bones
 from shapemodel.repair import heal
+from shapemodel.surfaces import vertex_adjacency
 from shapemodel.template import Placement, Template, apply, similarity_fit
 
 logger = logging.getLogger(__name__)
