@@ -54,7 +54,7 @@ class GroupwiseSettings:
     remesh : used when the repaired mean does not pass the gate of a template; None keeps its connectivity
     """
 
-    rounds: int = 4
+    rounds: int = 6
     tol_mm: float = 0.1
     hidden_weight: float = 0.05
     fade_rings: int = 10

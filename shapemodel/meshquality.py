@@ -182,6 +182,27 @@ def assess(mesh: Mesh, gate: Gate = SHAPE_GATE, *, material: Material = Material
     return Verdict(gate, parts, whole, cuts, tuple(failures))
 
 
+def table_text(verdict: Verdict) -> str:
+    """The table by part as plain text, with the verdict, the shares beyond the limits, and the detector's count."""
+    gate = verdict.gate
+    lines = [
+        f"gate '{gate.name}': min angle > {gate.min_angle_hard:g} deg for all, > {gate.min_angle_target:g} for {SHARE:g} %; "
+        f"aspect < {gate.aspect_hard:g}, < {gate.aspect_target:g}; beyond: per cent of elements",
+        f"{'part':<14}{'faces':>7}{'min ang':>9}{'p1':>6}{'max ang':>9}{'edge ratio':>12}{'aspect':>8}"
+        f"{'sc.jac':>8}{'edge mm':>18}{'dt us':>8}{'hard':>7}{'target':>8}",
+    ]
+    for p in (*verdict.parts, verdict.whole):
+        edges = f"{p.edge_min_mm:.2f}/{p.edge_mean_mm:.2f}/{p.edge_max_mm:.2f}"
+        lines.append(
+            f"{p.name:<14}{p.n_faces:>7}{p.min_angle:>9.1f}{p.min_angle_99:>6.1f}{p.max_angle:>9.1f}{p.edge_ratio:>12.2f}"
+            f"{p.aspect_ratio:>8.2f}{p.scaled_jacobian:>8.2f}{edges:>18}{p.time_step_us:>8.3f}"
+            f"{p.beyond_hard_percent:>7.2f}{p.beyond_target_percent:>8.2f}"
+        )
+    lines.append(verdict.intersections.describe())
+    lines.append("passed" if verdict.passed else f"FAILED: {'; '.join(verdict.failures)}")
+    return "\n".join(lines)
+
+
 def _row(label: int, name: str, m: Mapping[str, NDArray[np.float64]], gate: Gate, material: Material) -> PartQuality:
     beyond_hard = (m["min_angle"] < gate.min_angle_hard) | (m["max_angle"] > gate.max_angle_hard)
     beyond_hard |= (m["aspect_ratio"] > gate.aspect_hard) | (m["edge_min"] < gate.edge_hard)

@@ -7,7 +7,7 @@ import pytest
 
 from shapemodel.intersections import find_intersections, intersecting_pairs
 from shapemodel.mesh import Mesh, join
-from shapemodel.meshquality import SHAPE_GATE, TEMPLATE_GATE, Material, assess, open_edges, triangle_metrics
+from shapemodel.meshquality import SHAPE_GATE, TEMPLATE_GATE, Material, assess, open_edges, table_text, triangle_metrics
 
 
 def sphere(centre: tuple[float, float, float], radius: float, level: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +51,8 @@ def test_gate_names_part_criterion_and_place() -> None:
     verdict = assess(cut, TEMPLATE_GATE)
     assert verdict.intersections.between == len(verdict.intersections.pairs) > 20
     assert "rib_left_03 / rib_right_03 at (" in verdict.failures[-1]
+    assert "FAILED" in table_text(verdict)
+    assert table_text(assess(good, TEMPLATE_GATE)).endswith("passed")
     assert np.abs(verdict.intersections.places[:, 0] - 10).max() < 3  # the circle where the spheres meet
 
 
