@@ -30,6 +30,8 @@ COUCH_OPENING_MM = 7.5
 """Half of 15 mm: couch tops and blankets are thinner, limbs and trunk are thicker."""
 FLANK_SIGMAS = 4.0
 """Soft tissue above peak + 4 sigma of its upper flank is 3 voxels in 100,000."""
+LOW_RANGE_HU = (158.0, 200.0)
+"""Outline of bone: below, cartilage and enhanced muscle join it; above, thin cortex is lost to partial volume."""
 DEFAULT_TISSUE_HU = 50
 """Unenhanced muscle and blood."""
 
@@ -94,7 +96,7 @@ def find_lungs(hu: HU, body: Mask, spacing: Spacing) -> tuple[Mask, float]:
 
     ``hu`` and ``body`` (z, y, x) on the coarse grid.
     """
-    inside = ndi.binary_erosion(body, iterations=2)
+    inside = ndi.binary_erosion(body, iterations=2, border_value=1)  # a scan that ends in lung keeps it
     air = (hu < LUNG_HU) & inside
     lab, n = ndi.label(air)
     ml = np.bincount(lab.ravel(), minlength=n + 1) * float(np.prod(spacing)) / 1000.0
@@ -118,7 +120,7 @@ def find_thresholds(hu: HU, inside: Mask) -> Thresholds:
     near = (mid > -10) & (mid < 130)
     peak = float(mid[near][smooth[near].argmax()]) if smooth[near].any() else float(DEFAULT_TISSUE_HU)
     sigma = _upper_flank(smooth, mid, peak)
-    low = float(np.clip(peak + FLANK_SIGMAS * sigma, 140.0, 200.0))
+    low = float(np.clip(peak + FLANK_SIGMAS * sigma, *LOW_RANGE_HU))
     above = mid > peak
     otsu = _otsu(counts[above], mid[above])
     working = float(np.clip(0.5 * (low + otsu), low + 30.0, 280.0))

@@ -120,7 +120,9 @@ def _search_box(coarse: Coarse, spacing: Spacing, shape: tuple[int, ...]) -> tup
     y = np.flatnonzero(coarse.lungs.any(axis=(0, 2))) * coarse.spacing[1]
     x = np.flatnonzero(coarse.lungs.any(axis=(0, 1))) * coarse.spacing[2]
     bx = np.flatnonzero(coarse.body.any(axis=(0, 1))) * coarse.spacing[2]
-    y0, y1 = y[0] + 0.45 * (y[-1] - y[0]), y[-1] + 40.0
+    by = np.flatnonzero(coarse.body.any(axis=(0, 2))) * coarse.spacing[1]
+    # an effusion takes the back of the lungs, so that the body's back says how far to look
+    y0, y1 = y[0] + 0.45 * (y[-1] - y[0]), max(y[-1] + 40.0, by[-1] - 30.0)
     if x[-1] - x[0] < 0.45 * (bx[-1] - bx[0]):  # one lung only: the body gives the middle
         x = bx
     x0, x1 = x[0] + 0.22 * (x[-1] - x[0]), x[-1] - 0.22 * (x[-1] - x[0])
@@ -145,7 +147,8 @@ def find_canal(hu: NDArray[np.int16], spacing: Spacing, coarse: Coarse, low: flo
     fit = np.clip(1.0 - np.abs(soft - tissue) / (0.9 * max(low - tissue, 60.0)), 0.0, 1.0)
     score = ring * (0.35 + 0.65 * fit) * (soft < low)
     reach = max(1, int(np.ceil(MAX_SLOPE * spacing[0] / px)))
-    path = _best_path(score.astype(np.float32), reach)
+    centred = score + 0.5 * ndi.uniform_filter(score, (0, 7, 7))  # many rays meet bone from off the middle too
+    path = _best_path(centred.astype(np.float32), reach)
     along = score[np.arange(len(path)), path[:, 0], path[:, 1]]
     if np.median(along) < MIN_SCORE:
         raise StudyError(

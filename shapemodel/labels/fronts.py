@@ -17,9 +17,9 @@ from shapemodel.labels.sternum import Plate
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
-BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0, 7: 84.0}
+BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0}
 """Joint of rib and cartilage, mm beside the edge of the manubrium, mean of adults."""
-SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0, 7: 13.0}
+SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0}
 """Its standard deviation between people, mm."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 FRONT_MM = 30.0
@@ -37,7 +37,7 @@ def manubrium_half(work: Work, plate: Plate) -> float:
 
 
 def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask, dict[int, float]]:
-    """Take calcified cartilage off the front ends of ribs 1-7 (``ribs`` on the work grid is changed).
+    """Take calcified cartilage off the front ends of ribs 1-6 (``ribs`` on the work grid is changed).
 
     Returns what was taken, and mL by rib.
     """

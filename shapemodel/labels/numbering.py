@@ -23,9 +23,12 @@ TIP_BELOW_NOTCH_MM = (8.0, 38.0, 66.0, 93.0, 125.0)
 """Front ends of ribs 1-5 below the upper edge of the manubrium, adults breathed in."""
 FIRST_RATIO = 0.815
 """Sideways reach of the uppermost rib to the next, both sides together: 0.70-0.78 for ribs 1 and 2, 0.85 below."""
+REACH_RATIOS = (0.74, 0.86, 0.92, 0.96)
+"""Sideways reach of ribs 1-4 to that of the next."""
 LUMBAR_MM = 45.0
 """So much spine without ribs below the last rib means that it is the twelfth."""
-APEX_MM = 3.0
+GAP_RATIO = 2.3
+"""A missing rib doubles the pitch; starts scatter by a third of it."""
 LOST_ML = 1.0
 FRONT_HALF_MM = 40.0
 CARTILAGE_SIDE_MM = 110.0
@@ -141,7 +144,7 @@ def _pitch(pairs: list[tuple[Start | None, Start | None]]) -> NDArray[np.float64
 
 
 def _pitch_flags(pitch: NDArray[np.float64]) -> list[Flag]:
-    """Gaps of more than 1.8 and less than 0.35 times the pitch expected there (mean of both sides, linear trend)."""
+    """Gaps of more than :data:`GAP_RATIO` times the pitch expected there (mean of both sides, linear trend)."""
     if len(pitch) < 6:
         return []
     fit = np.polyfit(pitch[:, 0], pitch[:, 1], 1)
@@ -149,7 +152,7 @@ def _pitch_flags(pitch: NDArray[np.float64]) -> list[Flag]:
     return [
         Flag(PITCH, 0, f"rib pitch {r:.1f} times the usual at {s:.0f} mm")
         for s, r in zip(pitch[:, 0], ratio, strict=True)
-        if r > 1.8
+        if r > GAP_RATIO
     ]
 
 
@@ -175,35 +178,34 @@ def _first_level(
 ) -> int:
     """Level of the uppermost rib.
 
-    It is the first where the lung apex lies inside the scan and the rib is short or ends at the manubrium's
-    top. Otherwise the front ends below the notch tell, or the last rib above the loins.
+    The first rib is known by how much shorter than the second it is. Otherwise the front ends below the notch
+    tell, or the last rib above the loins, or (weakest) how much less far it reaches sideways than the next.
     """
-    slices = np.flatnonzero((work.lung_mm <= 0).any(axis=(1, 2)))
-    apex_seen = (len(work.hu) - 1 - slices[-1]) * work.spacing[0] > APEX_MM
     votes = _tip_votes(work, plate, comps, pairs)
-    tips = int(np.round(np.median(votes))) if len(votes) >= 2 else None
-    short = _reach_ratio(work, comps, pairs) < FIRST_RATIO
-    if apex_seen and (short or (tips is not None and tips <= 1)):
-        if short and tips is not None and tips > 2:
-            flags.append(
-                Flag(TOP, 0, f"front ends speak for rib {tips} at the top, the short rib and the apex for rib 1")
-            )
+    tips = max(1, int(np.round(np.median(votes)))) if len(votes) >= 2 else None
+    ratio = _reach_ratio(work, comps, pairs)
+    if ratio < FIRST_RATIO:
+        if tips is not None and tips > 2:
+            flags.append(Flag(TOP, 0, f"front ends speak for rib {tips} at the top, its short reach for rib 1"))
         return 1
+    if tips is not None:
+        if tips > 1:
+            flags.append(Flag(TOP, 0, f"uppermost rib taken as number {tips} by front ends below the notch"))
+        return tips
     lowest = min(q.s for p in pairs for q in p if q is not None)
-    loins = lowest - work.canal.s[0] > LUMBAR_MM
-    from_below = N_PAIRS - len(pairs) + 1 if loins else None
-    level = tips if tips is not None else from_below
-    if level is None:
-        if apex_seen:
-            flags.append(Flag(TOP, 0, "no sternum and no loins to check the number of the uppermost rib"))
-            return 1
+    if lowest - work.canal.s[0] > LUMBAR_MM:
+        level = max(1, N_PAIRS - len(pairs) + 1)
+        flags.append(Flag(TOP, 0, f"uppermost rib taken as number {level} by the last rib above the loins"))
+        return level
+    if ratio > REACH_RATIOS[-1] + 0.03:
         raise StudyError(
             "numbering_unsure",
-            "expected the top of the lungs, the front ends of upper ribs beside the manubrium, or the loins, to know "
-            "which rib is which; found none of them in the scan: give a scan that shows more of the chest",
+            "expected a first rib, the front ends of upper ribs beside the manubrium, or the loins, to know which rib "
+            "is which; found none of them in the scan: give a scan that shows more of the chest",
         )
-    flags.append(Flag(TOP, 0, f"uppermost rib taken as number {max(level, 1)} by its front end or by the last rib"))
-    return max(level, 1)
+    level = int(np.abs(np.array(REACH_RATIOS) - ratio).argmin()) + 1
+    flags.append(Flag(TOP, 0, f"uppermost rib taken as number {level} by its sideways reach alone"))
+    return level
 
 
 def _tip_votes(

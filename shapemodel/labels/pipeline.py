@@ -36,6 +36,10 @@ RIB_MARKER_MM = 36.0
 """Sideways from here on a rib is its own marker: the tubercle lies nearer."""
 SMOOTH_MM = 0.6
 """In-plane smoothing before outlines are taken: half a pixel to one pixel, removes the noise of single pixels."""
+MAX_SLICE_MM = 5.5
+"""Thicker slices join neighbouring ribs where these run obliquely."""
+MIN_LENGTH_MM = 120.0
+"""Six ribs on a side, the least that can be numbered."""
 CORE_MM = 9.0
 """Nearer to its edges clavicles may overlap the sternum."""
 DISC_HALF_MM = 2.0
@@ -63,6 +67,7 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     hu = sitk.GetArrayViewFromImage(ct)
     sp = tuple(float(v) for v in ct.GetSpacing()[::-1])
     spacing: Spacing = (sp[0], sp[1], sp[2])
+    check_extent(hu.shape, spacing)
     coarse, limits = measure(hu, spacing)
     shift = settings.threshold_shift + overrides.threshold_shift
     limits = Thresholds(limits.low + shift, limits.working + shift, limits.tissue, limits.noise)
@@ -134,6 +139,21 @@ def apply_overrides(labels: NDArray[np.uint8], ct, overrides: Overrides) -> NDAr
             table[old] = new
         out = table[out]
     return out
+
+
+def check_extent(shape: tuple[int, ...], spacing: Spacing) -> None:
+    """StudyError too_thick or too_short where no numbered cage can come of the scan."""
+    if spacing[0] > MAX_SLICE_MM:
+        raise StudyError(
+            "too_thick",
+            f"expected slices of at most {MAX_SLICE_MM} mm, found {spacing[0]:.1f} mm: choose a thinner series",
+        )
+    if shape[0] * spacing[0] < MIN_LENGTH_MM:
+        raise StudyError(
+            "too_short",
+            f"expected at least {MIN_LENGTH_MM:.0f} mm of body length, found {shape[0] * spacing[0]:.0f} mm: "
+            "give a scan of the whole chest",
+        )
 
 
 class Clock:

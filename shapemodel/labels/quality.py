@@ -108,7 +108,7 @@ def study_flags(
             out.append(Flag(records.CARTILAGE, k, f"{ml:.1f} mL of calcified cartilage cut off"))
     for k, b in bones.items():
         mirror = bones[bone(k).mirror]
-        if k in RIBS and k < bone(k).mirror and b.status == mirror.status == "complete":
+        if k in RIBS and bone(k).level > 1 and k < bone(k).mirror and b.status == mirror.status == "complete":
             ratio = b.volume_ml / max(mirror.volume_ml, 1e-6)
             if not RATIO[0] < ratio < RATIO[1]:
                 out.append(Flag(records.RATIO, k, f"volume ratio left to right {ratio:.2f}"))

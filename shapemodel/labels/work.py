@@ -140,6 +140,7 @@ def _weighted(hu: NDArray[np.int16], w: NDArray[np.int32], axis: int) -> NDArray
         total = w[0] * wide[n : n + size]
         for i in range(1, n + 1):
             total += w[i] * (wide[n - i : n - i + size] + wide[n + i : n + i + size])
+        total += 512
         total >>= 10
         out[k] = total.T if axis == 2 else total
     return out

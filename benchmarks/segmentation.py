@@ -1,0 +1,149 @@
+"""Labelled bones of real CTs against reference label maps, and what they cost.
+
+    python benchmarks/segmentation.py [FOLDER] [--study P001 ...] [--baseline]
+
+FOLDER holds ``ct/STUDY/`` (DICOM) and ``labels/STUDY.nii.gz`` (default: $SHAPEMODEL_REAL_CT, else ../shared).
+For every study, in a process of its own: seconds of CPU from the DICOM folder to filled labels, peak memory,
+Dice of each bone, false bone (labelled 1-37 where the reference says other bone; leaves Dice), calcified
+cartilage inside ribs and sternum, pieces a bone, Euler number of the voxel solid, flags. ``--baseline`` adds a
+plain HU > 200 mask with islands below 1 mL removed, as one Dice against all bones of the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage as ndi
+
+from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, bone
+from shapemodel.labels import label_bones
+from shapemodel.study import read_ct
+
+MIN_DICE = 0.6
+"""Numbered right."""
+
+
+def scores(ours: np.ndarray, reference: np.ndarray, voxel_ml: float) -> dict:
+    """Dice by bone and the wrong volumes; both (z, y, x) uint8 on one grid."""
+    table = np.bincount(ours.ravel().astype(np.int64) * 64 + reference.ravel(), minlength=4096).reshape(64, 64)
+    mine, theirs = table.sum(axis=1) - table[:, OTHER_BONE], table.sum(axis=0)
+    dice = {bone(k).name: round(2 * table[k, k] / (mine[k] + theirs[k]), 4) for k in MODEL_LABELS if theirs[k]}
+    return {
+        "dice": dice,
+        "false_bone_ml": round(float(table[1:38, OTHER_BONE].sum() * voxel_ml), 2),
+        "cartilage_ml": round(float(table[1:26, COSTAL_CARTILAGE].sum() * voxel_ml), 2),
+        "invented": [bone(k).name for k in MODEL_LABELS if mine[k] and not theirs[k]],
+    }
+
+
+def topology(labels: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Pieces (6-connected) and Euler number of the surface of each bone's voxel solid."""
+    from skimage.measure import euler_number
+
+    out = {}
+    for k, box in enumerate(ndi.find_objects(labels, max_label=max(MODEL_LABELS)), start=1):
+        if box is not None:
+            mask = np.pad(labels[box] == k, 1)
+            out[bone(k).name] = (int(ndi.label(mask)[1]), 2 * int(euler_number(mask, connectivity=1)))
+    return out
+
+
+def baseline(hu: np.ndarray, reference: np.ndarray, voxel_ml: float) -> float:
+    """Dice of HU > 200, islands below 1 mL removed, with all bones of the model together."""
+    lab, n = ndi.label(hu > 200)
+    ml = np.bincount(lab.ravel(), minlength=n + 1) * voxel_ml
+    ml[0] = 0
+    mask = (ml >= 1.0)[lab]
+    truth = (reference > 0) & (reference <= max(MODEL_LABELS))
+    return round(float(2 * (mask & truth).sum() / (mask.sum() + truth.sum())), 3)
+
+
+def one(folder: Path, study: str, with_baseline: bool) -> dict:
+    """Measure one study in this process."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    start = time.process_time()
+    ct = read_ct(folder / "ct" / study)
+    read = time.process_time() - start
+    labelled = label_bones(ct)
+    cpu = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    ours = sitk.GetArrayFromImage(labelled.image)
+    reference = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labels" / f"{study}.nii.gz")))
+    voxel_ml = float(np.prod(ct.GetSpacing())) / 1000
+    result = scores(ours, reference, voxel_ml)
+    result |= {
+        "study": study,
+        "cpu_seconds": round(cpu, 1),
+        "read_seconds": round(read, 1),
+        "steps": dict(labelled.seconds),
+        "peak_gb": round(peak, 2),
+        "topology": topology(ours),
+        "status": {bone(k).name: b.status for k, b in labelled.bones.items()},
+        "flags": [f"{f.code} {f.note}" for f in labelled.flags],
+    }
+    if with_baseline:
+        result["baseline_dice"] = baseline(sitk.GetArrayViewFromImage(ct), reference, voxel_ml)
+    return result
+
+
+def show(r: dict) -> str:
+    """A study's result as a few lines."""
+    dice, done = r["dice"], r["status"]
+    ribs = {bone(k).name: dice[bone(k).name] for k in RIBS if bone(k).name in dice}
+    spine = {bone(k).name: dice[bone(k).name] for k in VERTEBRAE if bone(k).name in dice}
+    complete = {n: v for n, v in ribs.items() if done[n] == "complete"}
+    wanted = {n: 0 if n.startswith("vertebra") else 2 for n in r["topology"] if done[n] == "complete"}
+    right = sum(r["topology"][n][1] == e for n, e in wanted.items())
+    low = min(complete, key=complete.get) if complete else "-"
+    lines = [
+        f"{r['study']}: {r['cpu_seconds']} s CPU (read {r['read_seconds']}), {r['peak_gb']} GB peak",
+        f"  ribs {np.mean(list(ribs.values())):.3f}, numbered right {sum(v > MIN_DICE for v in ribs.values())} of "
+        f"{len(ribs)}, lowest complete {low} {complete.get(low, float('nan')):.3f}",
+        f"  sternum {dice.get(bone(STERNUM).name, float('nan')):.3f}, T1-T12 {np.mean(list(spine.values())):.3f}, "
+        f"lowest {min(spine, key=spine.get)} {min(spine.values()):.3f}",
+        f"  false bone {r['false_bone_ml']} mL, cartilage {r['cartilage_ml']} mL, invented {r['invented']}",
+        f"  more than one piece: {[n for n, (p, _) in r['topology'].items() if p > 1]}; "
+        f"Euler number as it should be: {right} of {len(wanted)} complete bones",
+        f"  flags {r['flags']}",
+    ]
+    if "baseline_dice" in r:
+        lines.append(f"  baseline HU > 200 + islands, all bones together: {r['baseline_dice']}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    here = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("SHAPEMODEL_REAL_CT", here.parent / "shared")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(default))
+    parser.add_argument("--study", nargs="*")
+    parser.add_argument("--baseline", action="store_true")
+    parser.add_argument("--json", type=Path, help="write all results here")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(args.folder, args.one, args.baseline)))  # noqa: T201
+        return
+    studies = args.study or sorted(p.name for p in (args.folder / "ct").iterdir() if p.is_dir())
+    results = []
+    for study in studies:
+        command = [sys.executable, __file__, str(args.folder), "--one", study] + ["--baseline"] * args.baseline
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        out = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+        results.append(json.loads(out.splitlines()[-1]))
+        print(show(results[-1]), flush=True)  # noqa: T201
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
