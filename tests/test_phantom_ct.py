@@ -61,7 +61,12 @@ def around(scan: PhantomCT, centre: tuple[float, float, float], half: float = 6.
 
 
 HEART = (-10.0, -15.0, 5.0)
-TOY = CTKnobs(matrix=200, pixel_mm=1.0, slice_mm=2.0, noise="low", cut_above_mm=-30, cut_below_mm=-30)
+TOY = CTKnobs(matrix=184, pixel_mm=1.1, slice_mm=2.0, noise="low", cut_above_mm=-30, cut_below_mm=-30)
+
+
+@pytest.fixture(scope="module")
+def toy_scan(toy: Scene) -> PhantomCT:
+    return render_scene(toy, TOY, seed=3)
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 0), (0.3, -0.41, 0.77), (13.2, 5.0, -3.3)])
@@ -88,20 +93,20 @@ def test_coverage_is_cut_by_the_grid_and_blind_to_surfaces_inside_out() -> None:
     assert box_of(v - [50, 0, 0], grid) is None
 
 
-def test_labels_hold_the_volume_of_the_true_surfaces_on_the_right_sides(toy: Scene) -> None:
-    scan = render_scene(toy, TOY, seed=3)
+def test_labels_hold_the_volume_of_the_true_surfaces_on_the_right_sides(toy: Scene, toy_scan: PhantomCT) -> None:
+    scan = toy_scan
     _, labels = arrays(scan)
     for label in toy.bones.labels:
         v, f, _ = toy.bones.select(label)
-        assert (labels == label).sum() * 2.0 == pytest.approx(volume(v, f), rel=0.02)
-        x = np.argwhere(labels == label)[:, 2].mean() + scan.image.GetOrigin()[0]
+        assert (labels == label).sum() * 2.0 * 1.1**2 == pytest.approx(volume(v, f), rel=0.02)
+        x = np.argwhere(labels == label)[:, 2].mean() * 1.1 + scan.image.GetOrigin()[0]
         assert x == pytest.approx(v[:, 0].mean(), abs=0.5)
     assert (labels == 5).sum() > 1.5 * (labels == 17).sum(), "the left rib of the toy is the big one"
     assert scan.surface.arrays["visible"].all()
 
 
-def test_tissues_have_their_hu(toy: Scene) -> None:
-    scan = render_scene(toy, TOY, seed=3)
+def test_tissues_have_their_hu(toy_scan: PhantomCT) -> None:
+    scan = toy_scan
     hu, labels = arrays(scan)
 
     def at(x: float, y: float) -> float:
@@ -135,9 +140,9 @@ def test_edge_of_the_body_has_the_blur_that_was_asked_for() -> None:
     assert fwhm == pytest.approx(2.0, abs=0.75), "blur 2 mm, pixels 0.5 mm"
 
 
-def test_noise_levels_grow_and_leave_the_truth_alone(toy: Scene) -> None:
+def test_noise_levels_grow_and_leave_the_truth_alone(toy: Scene, toy_scan: PhantomCT) -> None:
     levels: tuple[Literal["low", "middle", "high"], ...] = ("low", "middle", "high")
-    scans = [render_scene(toy, replace(TOY, noise=n), seed=3) for n in levels]
+    scans = [toy_scan, *(render_scene(toy, replace(TOY, noise=n), seed=3) for n in levels[1:])]
     sd = [arrays(s)[0][around(s, HEART)].std() for s in scans]
     # the toy is a slim body: about 0.8 of the nominal level, and tissue texture of 3 HU adds to it
     for got, name in zip(sd, levels, strict=True):
@@ -145,14 +150,14 @@ def test_noise_levels_grow_and_leave_the_truth_alone(toy: Scene) -> None:
     assert all(np.array_equal(arrays(s)[1], arrays(scans[0])[1]) for s in scans)
 
 
-def test_same_arguments_same_image_other_seed_other_noise(toy: Scene) -> None:
-    a, b, c = (arrays(render_scene(toy, TOY, seed=s))[0] for s in (1, 1, 2))
+def test_same_arguments_same_image_other_seed_other_noise(toy: Scene, toy_scan: PhantomCT) -> None:
+    a, b, c = (arrays(scan)[0] for scan in (toy_scan, *(render_scene(toy, TOY, seed=s) for s in (3, 4))))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
 
 
-def test_contrast_effusion_wires_and_padding(toy: Scene) -> None:
-    scan = render_scene(toy, TOY, seed=3)
+def test_contrast_effusion_wires_and_padding(toy: Scene, toy_scan: PhantomCT) -> None:
+    scan = toy_scan
     plain, labels = arrays(scan)
     knobs = replace(TOY, contrast_hu=200.0, effusion=0.4, wires=3, padding_hu=-2000.0)
     full, _ = arrays(render_scene(toy, knobs, seed=3))
@@ -163,7 +168,7 @@ def test_contrast_effusion_wires_and_padding(toy: Scene) -> None:
     assert full[front].mean() < -600
     assert full.max() > 2000 > plain.max()
     assert (full[:, 0, 0] == -2000).all()
-    assert full[30, 100, 100] > -1024
+    assert full[30, 92, 92] > -1024
     assert labels.max() == 25
 
 
@@ -181,8 +186,8 @@ def test_turns_and_shifts_move_truth_and_image_together(toy: Scene) -> None:
     assert np.allclose(pose((0, 0, 90), (0, 0, 0), np.zeros(3))[:3, :3] @ [1, 0, 0], [0, 1, 0])
 
 
-def test_cuts_shorten_the_scan_and_hide_what_is_beyond(toy: Scene) -> None:
-    whole = render_scene(toy, TOY, seed=3)
+def test_cuts_shorten_the_scan_and_hide_what_is_beyond(toy: Scene, toy_scan: PhantomCT) -> None:
+    whole = toy_scan
     cut = render_scene(toy, replace(TOY, cut_above_mm=10, cut_below_mm=15), seed=3)
     assert whole.image.GetSize()[2] - cut.image.GetSize()[2] == pytest.approx((40 + 45) / 2, abs=1)
     v = cut.surface.vertices
@@ -222,6 +227,7 @@ def test_a_phantom_person_has_every_bone_and_its_neighbours(person: PhantomCT) -
     assert np.allclose(person.fov, person.surface.fov)
 
 
+@pytest.mark.slow
 def test_person_knobs_change_the_anatomy() -> None:
     few = render_ct(mean_subject("F"), replace(SMALL, n_pairs=11, arms="down"), seed=1)
     assert not {12, 24} & set(np.unique(arrays(few)[1]).tolist())
@@ -271,8 +277,8 @@ def test_suite_covers_all_knobs_and_repeats_itself() -> None:
 
 
 @pytest.mark.parametrize("code", ORIENTATIONS)
-def test_stored_otherwise_is_the_same_image(toy: Scene, code: str) -> None:
-    image = render_scene(toy, replace(TOY, slice_mm=5.0), seed=1).image
+def test_stored_otherwise_is_the_same_image(toy_scan: PhantomCT, code: str) -> None:
+    image = toy_scan.image
     turned = stored_as(image, code)
     assert turned.GetSize() != image.GetSize() or not np.allclose(turned.GetDirection(), image.GetDirection())
     for index in ((10, 20, 5), (100, 90, 12)):
