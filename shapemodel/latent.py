@@ -24,8 +24,8 @@ Array = NDArray[np.float64]
 RIGID_PRIOR_MM = 1e3
 """Prior standard deviation of the frame's motion: flat at the scale of a body, finite for the solver."""
 
-MEAN_PRIOR_MM = 1e2
-"""Prior standard deviation of the mean about its start: only vertices nobody saw feel it."""
+MEAN_FREEDOM = 9.0
+"""Prior variance of a mean vertex, in variances of one subject: weak, felt where one or two subjects are left."""
 
 VARIANCE_FLOOR = 1e-10
 """Smallest variance relative to the data's, so that exact low-rank data do not divide by zero."""
@@ -142,7 +142,8 @@ def rows(
     """M-step for vertices: mean (m, 3), modes (m, 3, k), row covariances (m, k, k), given scores.
 
     The mean is estimated jointly with the modes (scores extended by one), so that subjects who are cut,
-    when they differ in shape from those who are not, do not bias it. ``share`` (S, m) is how much each
+    when they differ in shape from those who are not, do not bias it. A priori it departs from the prior's
+    mean as far as any subject would. ``share`` (S, m) is how much each
     subject's vertex counts: 0 hidden, 1 seen, between near the edge of what was seen.
     """
     s, k = latent.scores.shape
@@ -156,7 +157,8 @@ def rows(
     centred = np.where(seen[..., None] > 0, data - prior.mean, 0.0) * seen[..., None]
     rhs = (extended.T @ centred.reshape(s, -1)).reshape(k + 1, m, 3).transpose(1, 0, 2) * weight
     rhs -= precision[:, :, :k] @ prior.modes.transpose(0, 2, 1)
-    diagonal = np.concatenate([1.0 / latent.mode_var, [MEAN_PRIOR_MM**-2]])
+    spread = MEAN_FREEDOM * max(float(latent.mode_var.sum()), latent.noise)
+    diagonal = np.concatenate([1.0 / latent.mode_var, [1.0 / spread]])
     step = np.arange(k + 1)
     precision[:, step, step] += diagonal / prior.freedom[:, None]
     cov = np.asarray(np.linalg.inv(precision), np.float64)

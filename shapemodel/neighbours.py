@@ -25,9 +25,12 @@ NUGGET, MIN_FREEDOM = 1e-3, 0.02
 """Share of variance without spatial correlation; and the least freedom left to a vertex's own data."""
 
 
-FADE_MM, FADE_POWER, FADE_SUBJECTS = 30.0, 4, 60
+FADE_MM, FADE_POWER, FADE_SUBJECTS = 12.0, 2, 60
 """In cohorts up to this size a subject's vertices count less towards the edge of what it showed: otherwise mean and
 modes would jump where one subject fewer was seen. In larger cohorts the jump is below the standard error."""
+
+CORE_MM = 6.0
+"""A hidden vertex with a seen one of its subject nearer than this belongs to a patch too small to fade about."""
 
 TRACE = 1e-3
 """Weight of what a registration extrapolated in the base shape on which nothing but prior means rest."""
@@ -170,10 +173,15 @@ def fading_share(points: Points, visible: NDArray[np.bool_]) -> NDArray[np.float
     if len(visible) > FADE_SUBJECTS:
         return share
     for i, seen in enumerate(visible):
-        if not seen.all():
-            ids = np.flatnonzero(seen)
-            distance = cKDTree(points[~seen]).query(points[ids], distance_upper_bound=FADE_MM)[0]
-            share[i, ids] = np.minimum(distance / FADE_MM, 1.0) ** FADE_POWER
+        ids, hidden = np.flatnonzero(seen), points[~seen]
+        if not len(hidden) or not len(ids):
+            continue
+        core = hidden[cKDTree(points[ids]).query(hidden)[0] > CORE_MM]
+        if len(core):
+            reach = FADE_MM + CORE_MM
+            distance = cKDTree(core).query(points[ids], distance_upper_bound=reach)[0]
+            fade = np.clip((np.minimum(distance, reach) - CORE_MM) / FADE_MM, 0.0, 1.0)
+            share[i, ids] = fade**FADE_POWER
     return share
 
 
