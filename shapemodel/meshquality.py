@@ -186,8 +186,8 @@ def table_text(verdict: Verdict) -> str:
     """The table by part as plain text, with the verdict, the shares beyond the limits, and the detector's count."""
     gate = verdict.gate
     lines = [
-        f"gate '{gate.name}': min angle > {gate.min_angle_hard:g} deg for all, > {gate.min_angle_target:g} for {SHARE:g} "
-        f"%; aspect < {gate.aspect_hard:g}, < {gate.aspect_target:g}; beyond: per cent of elements",
+        f"{gate.name}: min angle > {gate.min_angle_hard:g} deg for all, > {gate.min_angle_target:g} for {SHARE:g} %"
+        f"; aspect < {gate.aspect_hard:g}, < {gate.aspect_target:g}; beyond: per cent of elements",
         f"{'part':<14}{'faces':>7}{'min ang':>9}{'p1':>6}{'max ang':>9}{'edge ratio':>12}{'aspect':>8}"
         f"{'sc.jac':>8}{'edge mm':>18}{'dt us':>8}{'hard':>7}{'target':>8}",
     ]
