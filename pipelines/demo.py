@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Sequence
@@ -175,9 +174,3 @@ def _with_errors(
         error_p95_mm=float(np.percentile(error, 95)),
         visible_agreement=agreement,
     )
-
-
-def committed_manifest(path: Path) -> list[dict[str, str]]:
-    """Rows of a manifest as text, e.g. to compare the committed one with the cohort that the demo makes."""
-    with open(path, newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))

@@ -139,7 +139,7 @@ def _local(count: int, memory_gb: float) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             memory_limit=int(memory_gb * 1e9),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
             silence_logs=logging.CRITICAL,
             death_timeout=DEATH_SECONDS,

@@ -252,3 +252,22 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+HEADER = """\
+# The published parameters, all of them; what they mean stands in the records named beside the sections.
+# A settings file of your own names only what differs:
+#   shapemodel run data_manifest.csv --out study/ --settings mine.toml
+"""
+
+
+def published() -> str:
+    """Text of ``default.toml``: every section with the value of every field (None, "decided by the code", left out)."""
+    places = {**{name: f"pipelines.settings:{kind.__name__}" for name, kind in OWN.items()}, **LIBRARY}
+    table = to_table(Settings())
+    parts = [f"# {places[name]}\n{to_toml(values, name)}" for name, values in table.items()]
+    return HEADER + "\n" + "\n".join(parts)
+
+
+if __name__ == "__main__":
+    DEFAULT_TOML.write_text(published(), encoding="utf-8")

@@ -184,3 +184,19 @@ def test_bar_draws_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert progress.duration(seconds) == words
+
+
+def test_the_committed_manifest_is_the_demo_cohort() -> None:
+    """``sha256`` is left empty there: the last bits of phantom pixels depend on the machine's arithmetic."""
+    from pipelines.settings import DemoSettings
+    from shapemodel.manifest import read_manifest
+    from shapemodel.phantom.subject import draw_population
+
+    demo = DemoSettings()
+    root = Path(__file__).resolve().parents[1]
+    rows = read_manifest(root / "data_manifest.csv", check_files=False)
+    people = draw_population((demo.studies + 1) // 2, demo.studies // 2, demo.seed)
+    assert [(r.subject, r.sex, r.age_years, r.height_cm, r.weight_kg) for r in rows] == [
+        (p.subject, p.sex, p.age_years, p.height_cm, p.weight_kg) for p in people
+    ]
+    assert [r.ct for r in rows] == [root / "demo" / "ct" / p.subject for p in people]

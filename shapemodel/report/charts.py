@@ -58,7 +58,7 @@ def _axis(left: float, right: float, top: float, scale: float) -> str:
     return "".join(lines)
 
 
-def strip_svg(points: Sequence[tuple[str, float, str]], *, width: int = 260, height: int = 26) -> Markup:
+def strip_svg(points: Sequence[tuple[str, float, str]], *, width: int = 120, height: int = 24) -> Markup:
     """One dot a study along a line from the least to the largest value, coloured by sex.
 
     ``points`` holds (subject, value, sex).
