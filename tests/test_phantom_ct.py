@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from shapemodel import anatomy
 from shapemodel.mesh import join, volume
@@ -21,6 +22,7 @@ from shapemodel.phantom.raster import Grid, box_of, coverage
 from shapemodel.phantom.scene import Scene, pose
 from shapemodel.phantom.subject import mean_subject
 from shapemodel.phantom.suite import CASES, ORIENTATIONS, stored_as, suite
+from shapemodel.phantom.texture import enlarge
 from shapemodel.reasons import InputError
 
 SMALL = CTKnobs(matrix=128, pixel_mm=3.2, slice_mm=5.0, noise="low")
@@ -91,6 +93,16 @@ def test_coverage_is_cut_by_the_grid_and_blind_to_surfaces_inside_out() -> None:
     assert coverage(v, f, grid, box).sum() * 0.125 == pytest.approx(volume(v, f) / 2, rel=2e-3)
     assert coverage(v, f[:, ::-1], grid, box).max() == pytest.approx(0, abs=1e-6)
     assert box_of(v - [50, 0, 0], grid) is None
+
+
+def test_enlarging_is_linear_interpolation() -> None:
+    coarse = np.random.default_rng(0).random((7, 9, 8)).astype(np.float32)
+    fine = enlarge(coarse, (21, 36, 24))
+    at = [np.clip((np.arange(n) + 0.5) * c / n - 0.5, 0, c - 1) for n, c in zip((21, 36, 24), (7, 9, 8), strict=True)]
+    expected = ndimage.map_coordinates(coarse, np.meshgrid(*at, indexing="ij"), order=1)
+    assert np.abs(fine - expected).max() < 1e-6
+    box = (slice(3, 9), slice(5, 30), slice(2, 11))
+    assert np.array_equal(enlarge(coarse, (21, 36, 24), box), fine[box])
 
 
 def test_labels_hold_the_volume_of_the_true_surfaces_on_the_right_sides(toy: Scene, toy_scan: PhantomCT) -> None:

@@ -41,7 +41,7 @@ def paint_organ(canvas: Canvas, name: str, scene: Scene, knobs: CTKnobs, body: B
         return
     share = coverage(v, f, canvas.grid, box)
     if name.startswith("lung"):
-        room = enlarge(body.room, canvas.grid.shape)[box]
+        room = enlarge(body.room, canvas.grid.shape, box)
         share = np.minimum(share, np.clip(0.5 + room / np.float32(canvas.grid.spacing[0]), 0.0, 1.0))
         canvas.blend(box, share, _lung(canvas, box, share, knobs))
     else:

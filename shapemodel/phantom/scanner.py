@@ -9,7 +9,7 @@ from scipy import ndimage
 from shapemodel.phantom import hounsfield as hu_of
 from shapemodel.phantom.knobs import NOISE_HU, CTKnobs
 from shapemodel.phantom.raster import Grid
-from shapemodel.phantom.texture import weights
+from shapemodel.phantom.texture import enlarge
 
 Image = NDArray[np.float32]
 
@@ -49,8 +49,8 @@ def blur(hu: Image, grid: Grid, knobs: CTKnobs) -> Image:
 def add_noise(hu: Image, grid: Grid, knobs: CTKnobs, seed: int) -> None:
     """Correlated noise, stronger where the body is wide and bony, with horizontal streaks through the shoulders."""
     rng = np.random.default_rng([seed, 13])
-    level = NOISE_HU[knobs.noise] * np.sqrt(2.0 / grid.spacing[2]) ** 0.5
-    columns = weights(max(2, grid.size[0] // 24), grid.size[0]).T
+    level = NOISE_HU[knobs.noise] * (2.0 / grid.spacing[2]) ** 0.25  # thin slices are noisier, at a higher dose
+    coarse = max(2, grid.size[0] // 24)
     for z in range(hu.shape[0]):
         path = np.clip(hu[z] + 1000.0, 0.0, 2500.0).sum(axis=1) * grid.spacing[0] / 1000.0
         path = ndimage.gaussian_filter1d(path, 12.0 / grid.spacing[1])
@@ -58,7 +58,8 @@ def add_noise(hu: Image, grid: Grid, knobs: CTKnobs, seed: int) -> None:
         fine = ndimage.gaussian_filter(rng.standard_normal(hu.shape[1:], dtype=np.float32), 0.62, truncate=3.0)
         small = rng.standard_normal((hu.shape[1] // 5 + 1, hu.shape[2] // 5 + 1), dtype=np.float32)
         slow = np.kron(small, np.ones((5, 5), np.float32))[: hu.shape[1], : hu.shape[2]]
-        streak = rng.standard_normal((hu.shape[1], columns.shape[0]), dtype=np.float32) @ columns
+        wide = rng.standard_normal((1, hu.shape[1], coarse), dtype=np.float32)
+        streak = enlarge(wide, (1, hu.shape[1], hu.shape[2]))[0]
         excess = np.clip(row - 1.15, 0.0, 1.5)
         hu[z] += level * row * (2.1 * fine + 0.25 * slow) + 0.8 * level * excess * streak
 

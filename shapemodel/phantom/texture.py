@@ -25,23 +25,26 @@ def from_tile(pattern: Field, box: tuple[slice, slice, slice]) -> Field:
     return pattern[np.ix_(*index)]
 
 
-def weights(coarse: int, fine: int) -> Field:
-    """(fine, coarse) matrix of linear interpolation from cell centres of a coarse axis to those of a fine one."""
-    x = (np.arange(fine) + 0.5) * coarse / fine - 0.5
+def _between(coarse: int, fine: int, part: slice | None) -> tuple[NDArray[np.int64], Field]:
+    """Lower coarse cell and weight of the next one for the cells of a finer axis over the same length."""
+    x = (np.arange(fine)[part or slice(None)] + 0.5) * coarse / fine - 0.5
     x = np.clip(x, 0, coarse - 1)
-    low = np.minimum(np.floor(x).astype(int), max(coarse - 2, 0))
-    w = np.zeros((fine, coarse), np.float32)
-    w[np.arange(fine), low] = 1 - (x - low)
-    if coarse > 1:
-        w[np.arange(fine), low + 1] += x - low
-    return w
+    low = np.clip(np.floor(x).astype(np.int64), 0, max(coarse - 2, 0))
+    return low, (x - low).astype(np.float32)
 
 
-def enlarge(coarse: Field, shape: tuple[int, int, int]) -> Field:
-    """Linear interpolation of a small (z, y, x) field that fills the same box as one of this shape."""
-    wz, wy, wx = (weights(c, f) for c, f in zip(coarse.shape, shape, strict=True))
-    planes = np.matmul(np.matmul(wy, coarse), wx.T)
-    return np.asarray(np.tensordot(wz, planes, axes=(1, 0)), np.float32)
+def enlarge(coarse: Field, shape: tuple[int, int, int], box: tuple[slice, slice, slice] | None = None) -> Field:
+    """Linear interpolation of a small (z, y, x) field over the same volume as one of this shape, or a box of that."""
+    parts = box or (None, None, None)
+    (iz, tz), (iy, ty), (ix, tx) = (_between(c, f, p) for c, f, p in zip(coarse.shape, shape, parts, strict=True))
+    top = [min(1, n - 1) for n in coarse.shape]
+    rows = coarse[:, iy] * (1 - ty)[:, None] + coarse[:, iy + top[1]] * ty[:, None]
+    planes = rows[:, :, ix] * (1 - tx) + rows[:, :, ix + top[2]] * tx
+    out = np.empty((len(iz), len(iy), len(ix)), np.float32)
+    for k, (i, t) in enumerate(zip(iz, tz, strict=True)):
+        np.multiply(planes[i], 1 - t, out=out[k])
+        out[k] += t * planes[i + top[0]]
+    return out
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], cells: tuple[int, int, int]) -> Field:
