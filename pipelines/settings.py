@@ -48,6 +48,8 @@ class CohortSettings:
     template_studies : how many of the most complete studies the template is composed from
     modes : most modes kept in a model, 0: all
     permutations : of the test of the difference between the sexes
+    heal : part bones that cut each other, and better the triangles, of the female and the male mean before they
+        are written (the models keep their means as they are)
     seed : of every draw in the cohort stages
     """
 
@@ -55,6 +57,7 @@ class CohortSettings:
     template_studies: int = 6
     modes: int = 0
     permutations: int = 1000
+    heal: bool = True
     seed: int = 1
 
 

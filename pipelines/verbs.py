@@ -203,6 +203,19 @@ def mean(fitted: ShapeModel) -> Mesh:
     return mean_shape(fitted)
 
 
+def heal(shape: Mesh) -> Mesh:
+    """A shape whose bones do not cut each other and whose triangles are good, as far as that can be had.
+
+    The array ``healed_mm`` (V,) says how far each vertex went.
+    """
+    import numpy as np
+
+    from shapemodel.repair import heal as make
+
+    made = make(shape).mesh
+    return made.with_arrays(healed_mm=np.linalg.norm(made.vertices - shape.vertices, axis=1))
+
+
 def write_template(made: Template, path: Path) -> Path:
     """Store a template as .vtp with arrays ``bone`` and ``prior``."""
     from shapemodel import template as module

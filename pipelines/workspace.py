@@ -75,6 +75,8 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "shapemodel.export",
         "shapemodel.meshquality",
         "shapemodel.intersections",
+        "shapemodel.contact",
+        "shapemodel.repair",
         "shapemodel.render",
         "pipelines.deliver",
     ),
