@@ -6,6 +6,7 @@ Where two solids overlap or come closer than the gap, both give way to the surfa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,8 +16,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from shapemodel.mesh import Faces, Points, vertex_normals, volume
+from shapemodel.meshquality import open_edges
 from shapemodel.surfaces import OFF_NODE_MM, euler_number, keep_pieces
 from shapemodel.topology import without_handles
+
+logger = logging.getLogger(__name__)
 
 Part = tuple[Points, Faces]
 
@@ -109,6 +113,9 @@ def _carve_one(own: Solid, others: list[Solid], s: CarveSettings) -> Part:
         u, g = keep_pieces(u * s.grid_mm + start, g.astype(np.int64), 0.5)
         if euler_number(len(u), g) >= want:
             break
+    if open_edges(g):  # a surface that folds through itself has no inside; contact will part what it can
+        logger.warning("a bone's surface folds through itself: it is left as it is, without a joint gap")
+        return own.vertices, own.faces.astype(np.int64)
     return (u, g) if volume(u, g) > 0 else (u, np.ascontiguousarray(g[:, ::-1]))
 
 

@@ -73,6 +73,7 @@ class Groupwise:
     converged : whether the last movement was below the tolerance
     n_seen : (V,) subjects that show each vertex
     refused : indices of subjects whose registration was refused in the last round
+    failures : what the gate of a template finds wrong with the result; empty when it passes
     """
 
     template: Template
@@ -80,6 +81,7 @@ class Groupwise:
     converged: bool
     n_seen: NDArray[np.int64]
     refused: tuple[int, ...]
+    failures: tuple[str, ...]
 
 
 def groupwise(
@@ -121,8 +123,8 @@ def groupwise(
         logger.info("template round %d: moved %.3f mm, %d subjects refused", k + 1, moved[-1], len(refused))
         if moved[-1] < settings.tol_mm:
             break
-    template, n_seen = _fit_for_elements(template, n_seen, settings)
-    return Groupwise(template, tuple(moved), bool(moved) and moved[-1] < settings.tol_mm, n_seen, refused)
+    template, n_seen, failures = _fit_for_elements(template, n_seen, settings)
+    return Groupwise(template, tuple(moved), bool(moved) and moved[-1] < settings.tol_mm, n_seen, refused, failures)
 
 
 @dataclass(frozen=True)
@@ -203,15 +205,23 @@ def _movement(before: Mesh, after: Mesh) -> float:
 
 def _fit_for_elements(
     template: Template, n_seen: NDArray[np.int64], s: GroupwiseSettings
-) -> tuple[Template, NDArray[np.int64]]:
-    """Remesh the mean where it does not pass the gate of a template; marks follow the nearest vertex."""
-    if s.remesh is None or assess(template.mesh, TEMPLATE_GATE).passed:
-        return template, n_seen
+) -> tuple[Template, NDArray[np.int64], tuple[str, ...]]:
+    """Remesh the mean where it does not pass the gate and remeshing helps; marks follow the nearest vertex."""
     old = template.mesh
-    mesh = remesh_bones({k: old.select(k)[:2] for k in old.labels}, settings=s.remesh)
+    failures = assess(old, TEMPLATE_GATE).failures
+    if s.remesh is None or not failures:
+        return template, n_seen, failures
+    try:
+        mesh = remesh_bones({k: old.select(k)[:2] for k in old.labels}, settings=s.remesh)
+    except StudyError as error:
+        logger.warning("the mean could not be remeshed and keeps its triangles: %s", error)
+        return template, n_seen, (*failures, str(error))
+    now = assess(mesh, TEMPLATE_GATE).failures
+    if len(now) >= len(failures):
+        return template, n_seen, failures
     carried = np.zeros(len(mesh.vertices), np.int64)
     for label in mesh.labels:
         ids = np.flatnonzero(old.bone == label)
         mine = mesh.bone == label
         carried[mine] = n_seen[ids[cKDTree(old.vertices[ids]).query(mesh.vertices[mine])[1]]]
-    return Template(mesh.with_arrays(prior=carried == 0), carried == 0), carried
+    return Template(mesh.with_arrays(prior=carried == 0), carried == 0), carried, now
