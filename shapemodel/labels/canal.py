@@ -174,7 +174,7 @@ def _as_canal(
     return Canal(pts.astype(np.float64), s.astype(np.float64), tangent.astype(np.float64), score.astype(np.float64))
 
 
-def _smooth(v: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+def _smooth(v: NDArray[np.floating], sigma: float) -> NDArray[np.float64]:
     """Gaussian smoothing that keeps straight lines straight at the ends (odd reflection)."""
     n = min(len(v) - 1, int(4 * sigma))
     padded = np.concatenate([2 * v[0] - v[n:0:-1], v, 2 * v[-1] - v[-2 : -n - 2 : -1]])

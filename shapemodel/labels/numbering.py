@@ -182,9 +182,10 @@ def _first_level(
     tell, or the last rib above the loins, or (weakest) how much less far it reaches sideways than the next.
     """
     votes = _tip_votes(work, plate, comps, pairs)
-    tips = max(1, int(np.round(np.median(votes)))) if len(votes) >= 2 else None
+    tips = max(1, int(np.median(votes))) if len(votes) >= 2 else None
     ratio = _reach_ratio(work, comps, pairs)
-    if ratio < FIRST_RATIO:
+    whole = sum(1 for p in pairs if not any(q is not None and q.edge for q in p)) >= N_PAIRS
+    if ratio < FIRST_RATIO or whole:
         if tips is not None and tips > 2:
             flags.append(Flag(TOP, 0, f"front ends speak for rib {tips} at the top, its short reach for rib 1"))
         return 1

@@ -25,7 +25,8 @@ DISC_OK = 0.4
 ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
 LUNG_RATIO = 0.5
-CARTILAGE_ML = 1.0
+CARTILAGE_ML = 2.5
+"""Less is a rim; more means that the end of the rib was chosen rather than seen."""
 
 
 def bone_status(labels: NDArray[np.uint8], spacing: Spacing, numbering: Numbering) -> dict[int, BoneStatus]:

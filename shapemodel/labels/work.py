@@ -13,7 +13,9 @@ from shapemodel.mask import Coarse, Mask, Spacing, Thresholds
 
 WORK_MM = 1.4
 """Aim for the edge of the working grid: a rib is 6 mm thin, the gap between two ribs 8 mm or more."""
-FAR_MM = 200.0
+PLEURA_BEHIND_MM = 8.0
+PLEURA_SIDE = 0.55
+"""Where the pleura surely is behind the canal: share of the half width of the lungs, less than half of its depth."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def _resample(
     return small[np.ix_(*ix)]
 
 
-def lung_hull(lungs: Mask) -> Mask:
+def lung_hull(lungs: Mask, canal_yx: NDArray[np.float64], spacing: Spacing) -> Mask:
     """Convex hull of all lung of each slice (coarse grid), continued downwards to the end of the scan.
 
     It also holds what an effusion or a consolidation took; downwards it is the upper abdomen, which the lower
@@ -82,10 +84,20 @@ def lung_hull(lungs: Mask) -> Mask:
     """
     from skimage.morphology import convex_hull_image
 
+    # at the back the hull always reaches behind the canal, as healthy lungs do, also where fluid is in their place
+
     hull = np.zeros_like(lungs)
     for k, m in enumerate(lungs):
         if m.sum() > 8:
-            hull[k] = convex_hull_image(m)
+            x = np.flatnonzero(m.any(axis=0))
+            half = 0.5 * (x[-1] - x[0])
+            full = m.copy()
+            y = int(round((canal_yx[k, 0] + PLEURA_BEHIND_MM) / spacing[1]))
+            for side in (-PLEURA_SIDE, PLEURA_SIDE):
+                at = int(round(canal_yx[k, 1] / spacing[2] + side * half))
+                if 0 <= y < m.shape[0] and 0 <= at < m.shape[1]:
+                    full[y, at] = True
+            hull[k] = convex_hull_image(full)
     for k in range(len(hull) - 2, -1, -1):
         hull[k] |= hull[k + 1]
     return hull
@@ -97,7 +109,8 @@ def make_work(hu: NDArray[np.int16], spacing: Spacing, coarse: Coarse, canal: Ca
     factor = (fz, fy, fx)
     small = block_mean(hu, factor)
     sp = (spacing[0] * fz, spacing[1] * fy, spacing[2] * fx)
-    hull = lung_hull(coarse.lungs)
+    heights = np.arange(len(coarse.lungs)) * coarse.spacing[0]
+    hull = lung_hull(coarse.lungs, canal.at_z(heights), coarse.spacing)
     far = ndi.distance_transform_edt(~hull, sampling=coarse.spacing).astype(np.float32)
     fine_mm = [(np.arange(n) * f + (f - 1) / 2) * s for n, f, s in zip(small.shape, factor, spacing, strict=True)]
     centre = canal.at_z(fine_mm[0])
