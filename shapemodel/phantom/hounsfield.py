@@ -36,7 +36,7 @@ CORTEX = 980.0
 CORTEX_SPREAD = 0.12
 """Standard deviation of the cortex from place to place, relative: pores, and cortex that the bone lacks."""
 RIM = 95.0
-RIM_MM: dict[str, float] = {"vertebra": 0.72, "rib": 0.65, "sternum": 0.55, "other": 0.7}
+RIM_MM: dict[str, float] = {"vertebra": 0.72, "rib": 0.65, "sternum": 0.43, "other": 0.7}
 """The outline that readers draw and thresholds find is where HU leaves that of soft tissue; the dense cortex begins
 this far inside it (in four real CTs HU peaks 1-1.5 mm inside the outline, and passes 300 at 0.5 mm)."""
 HALO_PER_FAT = 5.0
