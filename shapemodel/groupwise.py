@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from shapemodel.mesh import Mesh, Points, vertex_areas
+from shapemodel.mesh import Mesh, Points, vertex_areas, vertex_normals
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import Progress, RemeshSettings, remesh_bones
@@ -46,7 +46,7 @@ class GroupwiseSettings:
 
     Attributes
     ----------
-    rounds, tol_mm : most rounds; the mean movement of a vertex that ends them earlier
+    rounds, tol_mm : most rounds; the mean change along the normals that ends them earlier
     hidden_weight : weight of an extrapolated vertex against a seen one, so that nothing is undefined
     fade_rings : rings over which a subject's weight fades in from the border of what it shows; without this
         the mean would have a step where a subject with another posture drops out
@@ -69,8 +69,9 @@ class Groupwise:
     Attributes
     ----------
     template : its ``prior`` marks the vertices that no subject showed
-    moved_mm : mean movement of the vertices in each round
-    converged : whether the last movement was below the tolerance
+    moved_mm : mean movement of the vertices in each round, sliding on the surface included
+    surface_mm : the part of it along the normals, in which the shape itself changed
+    converged : whether the shape last changed by less than the tolerance
     n_seen : (V,) subjects that show each vertex
     refused : indices of subjects whose registration was refused in the last round
     failures : what the gate of a template finds wrong with the result; empty when it passes
@@ -78,6 +79,7 @@ class Groupwise:
 
     template: Template
     moved_mm: tuple[float, ...]
+    surface_mm: tuple[float, ...]
     converged: bool
     n_seen: NDArray[np.int64]
     refused: tuple[int, ...]
@@ -108,7 +110,7 @@ def groupwise(
     """
     if not subjects:
         raise InputError("groupwise rounds need at least one subject, found none")
-    moved: list[float] = []
+    moved: list[tuple[float, float]] = []
     n_seen = np.zeros(len(template.mesh.vertices), np.int64)
     refused: tuple[int, ...] = ()
     for k in range(settings.rounds):
@@ -120,11 +122,13 @@ def groupwise(
         mesh, n_seen = _round(template.mesh, [r for r in results if r is not None], settings)
         moved.append(_movement(template.mesh, mesh))
         template = Template(mesh.with_arrays(prior=n_seen == 0), n_seen == 0)
-        logger.info("template round %d: moved %.3f mm, %d subjects refused", k + 1, moved[-1], len(refused))
-        if moved[-1] < settings.tol_mm:
+        logger.info("template round %d: moved %.3f mm, %.3f along normals", k + 1, *moved[-1])
+        if moved[-1][1] < settings.tol_mm:
             break
     template, n_seen, failures = _fit_for_elements(template, n_seen, settings)
-    return Groupwise(template, tuple(moved), bool(moved) and moved[-1] < settings.tol_mm, n_seen, refused, failures)
+    vertices, surface = (tuple(m[i] for m in moved) for i in (0, 1))
+    converged = bool(moved) and surface[-1] < settings.tol_mm
+    return Groupwise(template, vertices, surface, converged, n_seen, refused, failures)
 
 
 @dataclass(frozen=True)
@@ -194,13 +198,15 @@ def _faded(seen: NDArray[np.bool_], mesh: Mesh, s: GroupwiseSettings) -> NDArray
     return np.asarray(s.hidden_weight + (1 - s.hidden_weight) * reach / s.fade_rings)
 
 
-def _movement(before: Mesh, after: Mesh) -> float:
-    """Mean movement of vertices, mm, after the best rigid overlay."""
+def _movement(before: Mesh, after: Mesh) -> tuple[float, float]:
+    """Mean movement of vertices after the best rigid overlay, and its mean part along the normals; mm."""
     area = vertex_areas(before.vertices, before.faces)
     _, rotation, _ = similarity_fit(after.vertices, before.vertices, area)
     a = after.vertices - np.average(after.vertices, axis=0, weights=area)
     b = before.vertices - np.average(before.vertices, axis=0, weights=area)
-    return float(np.linalg.norm(a @ rotation.T - b, axis=1).mean())
+    way = a @ rotation.T - b
+    along = np.einsum("ij,ij->i", way, vertex_normals(before.vertices, before.faces))
+    return float(np.linalg.norm(way, axis=1).mean()), float(np.abs(along).mean())
 
 
 def _fit_for_elements(
