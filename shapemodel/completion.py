@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from shapemodel import latent as lt
 from shapemodel.mesh import Points
 from shapemodel.neighbours import (
+    FADE_SUBJECTS,
     Neighbours,
     base_shape,
     continued,
+    edges_of,
     fading_share,
+    joined,
     neighbours,
     never_seen,
     node_weights,
     relative,
+    small_gaps,
     spread_nodes,
     well_seen,
 )
@@ -122,7 +126,25 @@ def complete(population: Population, *, settings: CompletionSettings | None = No
         return _trivial(align(population))
     if population.n_subjects < SMALL_COHORT and continues(population):
         return _as_registered(population)
-    most = np.asarray(population.vertices[int(np.argmax(share))], np.float64)
+    trusted = population
+    if population.n_subjects <= FADE_SUBJECTS and continues(population):
+        trusted = replace(population, visible=population.visible | small_gaps(population.vertices, population.visible))
+    done = _fitted(trusted, settings)
+    bridged = trusted.visible & ~population.visible
+    sd = np.where(bridged, np.float32(np.sqrt(done.noise)), done.sd)
+    done = replace(done, sd=sd, population=replace(done.population, visible=population.visible))
+    if not settings.calibration_folds:
+        return done
+    hidden = _calibration(population, settings)
+    ratio = max(1.0, hidden.rms_mm / hidden.expected_mm) if hidden else UNCALIBRATED
+    return replace(done, sd=done.sd * np.float32(ratio), hidden=hidden)
+
+
+def _fitted(population: Population, settings: CompletionSettings) -> Completion:
+    """The estimate, before its standard deviations are calibrated."""
+    if bool(population.visible.all()):
+        return _trivial(align(population))
+    most = np.asarray(population.vertices[int(np.argmax(population.visible.sum(axis=1)))], np.float64)
     nodes = spread_nodes(most, population.bone, settings.nodes)
     small = align(on_nodes(population, nodes))
     aligned = _carry_frames(population, nodes, np.asarray(small.vertices, np.float64))
@@ -131,12 +153,7 @@ def complete(population: Population, *, settings: CompletionSettings | None = No
     framed = _carry_frames(aligned, nodes, node_data)
     del aligned
     done = _all_vertices(framed, share, nodes, fitted, near)
-    done = replace(done, iterations=steps, change_mm=change, converged=change < settings.tolerance_mm)
-    if not settings.calibration_folds:
-        return done
-    hidden = _calibration(population, settings)
-    ratio = max(1.0, hidden.rms_mm / hidden.expected_mm) if hidden else UNCALIBRATED
-    return replace(done, sd=done.sd * np.float32(ratio), hidden=hidden)
+    return replace(done, iterations=steps, change_mm=change, converged=change < settings.tolerance_mm)
 
 
 def on_nodes(population: Population, nodes: NDArray[np.int64]) -> Population:
@@ -387,9 +404,31 @@ def _filled(
         grams = (np.einsum("jck,jcl->jkl", w, w) / 3).reshape(-1, k * k)
         variance = model.score_cov.reshape(s, -1) @ grams.T + second.reshape(s, -1) @ row_cov[part].T
         sd[:, part] = np.where(seen, 0, np.sqrt(np.maximum(variance + model.noise, 0)))
+    edges = edges_of(framed.faces) if s <= FADE_SUBJECTS else np.zeros((0, 2), np.int64)
     for i in np.flatnonzero(~framed.visible.all(axis=1)):
-        expected = mean[nodes] + modes[nodes] @ model.scores[i]
-        rest = np.asarray(framed.vertices[i, nodes], np.float64) - expected
-        hidden, step = continued(base, framed.bone, nodes, framed.visible[i], rest)
-        filled[i, hidden] += step.astype(filled.dtype)
+        _join(filled[i], framed, int(i), mean + modes @ model.scores[i], (base, nodes, edges))
     return filled, sd
+
+
+def _join(
+    filled: NDArray[np.floating],
+    framed: Population,
+    i: int,
+    expected: Points,
+    mesh: tuple[Points, NDArray[np.int64], NDArray[np.int64]],
+) -> None:
+    """Continue subject ``i``'s departure from what was expected into its hidden part, in place (V, 3)."""
+    base, nodes, edges = mesh
+    visible = framed.visible[i]
+    hidden = np.flatnonzero(~visible)
+    seam = np.unique(edges[visible[edges].any(axis=1) & ~visible[edges].all(axis=1)])
+    seam = seam[visible[seam]]
+    known = nodes[visible[nodes]]
+    departure = np.asarray(framed.vertices[i], np.float64) - expected
+    wanted = np.concatenate([hidden, seam])
+    step = continued(base, framed.bone, known, departure[known], wanted)
+    if len(seam):
+        left = np.zeros_like(expected)
+        left[seam] = departure[seam] - step[len(hidden) :]
+        step[: len(hidden)] += joined(base, edges, visible, left, hidden)
+    filled[hidden] += step[: len(hidden)].astype(filled.dtype)

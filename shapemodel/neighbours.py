@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from shapemodel import latent as lt
-from shapemodel.mesh import Points
+from shapemodel.mesh import Faces, Points
 
 WELL_SEEN = 0.9
 """Vertices shown by this share of the most-shown vertex's subjects lend their modes to the others."""
@@ -37,6 +39,10 @@ TRACE = 1e-3
 
 REST_LENGTH_MM, REST_NUGGET, REST_NODES, REST_REACH_MM = 35.0, 0.02, 700, 90.0
 """What the modes leave over continues into the hidden part over this length; from so many nodes within reach."""
+
+
+SEAM_MM = 12.0
+"""Over this length a last step between seen and filled vertices fades: a few edges, several nodes' spacing."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,16 @@ def fading_share(points: Points, visible: NDArray[np.bool_]) -> NDArray[np.float
     return share
 
 
+def small_gaps(vertices: NDArray[np.floating], visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(S, V) hidden vertices so near to seen ones of their subject that the registration bridged them."""
+    out = np.zeros_like(visible)
+    for i, seen in enumerate(visible):
+        hidden = np.flatnonzero(~seen)
+        if len(hidden) and seen.any():
+            out[i, hidden] = cKDTree(vertices[i, seen]).query(vertices[i, hidden])[0] <= CORE_MM
+    return out
+
+
 def base_shape(vertices: NDArray[np.floating], share: NDArray[np.floating]) -> Points:
     """(V, 3) a continuous mean: what was seen, and what was extrapolated only where nobody saw anything."""
     total, weight = np.zeros(vertices.shape[1:]), np.zeros(vertices.shape[1])
@@ -221,25 +237,52 @@ def never_seen(
 def continued(
     points: Points,
     bone: NDArray[np.uint8],
-    nodes: NDArray[np.int64],
-    visible: NDArray[np.bool_],
+    known: NDArray[np.int64],
     rest: Points,
-) -> tuple[NDArray[np.int64], Points]:
-    """Hidden vertices (h,) and the displacement (h, 3) that continues one subject's residual into them.
+    wanted: NDArray[np.int64],
+) -> Points:
+    """(w, 3) displacement that continues one subject's residual to the vertices ``wanted``.
 
-    ``rest`` (n, 3) is what the modes leave over at the nodes; it is kriged from the visible ones, so that the
-    filled part joins the seen part without a step.
+    ``rest`` (n, 3) is what the modes leave over at the subject's visible nodes ``known`` (n,), kriged.
     """
-    hidden = np.flatnonzero(~visible)
-    known = np.flatnonzero(visible[nodes])
-    distance = cKDTree(points[hidden]).query(points[nodes[known]])[0]
+    distance = cKDTree(points[wanted]).query(points[known])[0]
     order = np.argsort(distance, kind="stable")[:REST_NODES]
-    known = known[order[distance[order] < REST_REACH_MM]]
-    if not len(known):
-        return hidden, np.zeros((len(hidden), 3))
-    at, own = points[nodes[known]], bone[nodes[known]]
-    inner = _rest_kernel(at, own, at, own) + REST_NUGGET * np.eye(len(known))
-    return hidden, _rest_kernel(points[hidden], bone[hidden], at, own) @ np.linalg.solve(inner, rest[known])
+    order = order[distance[order] < REST_REACH_MM]
+    if not len(order):
+        return np.zeros((len(wanted), 3))
+    at, own = points[known[order]], bone[known[order]]
+    inner = _rest_kernel(at, own, at, own) + REST_NUGGET * np.eye(len(order))
+    out = _rest_kernel(points[wanted], bone[wanted], at, own) @ np.linalg.solve(inner, rest[order])
+    return np.asarray(out, np.float64)
+
+
+def edges_of(faces: Faces) -> NDArray[np.int64]:
+    """(E, 2) every edge of a triangle mesh once."""
+    both = np.sort(np.vstack([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    return np.unique(both, axis=0)
+
+
+def joined(
+    points: Points, edges: NDArray[np.int64], visible: NDArray[np.bool_], step: Points, hidden: NDArray[np.int64]
+) -> Points:
+    """(h, 3) displacement of hidden vertices that takes up the step (V, 3) left at the seen vertices beside them.
+
+    It solves the screened Laplace equation on the mesh, so it is exact at the seam and dies off inside within
+    about :data:`SEAM_MM`.
+    """
+    local = np.full(len(visible), -1)
+    local[hidden] = np.arange(len(hidden))
+    own = edges[~visible[edges].all(axis=1)]
+    length = float(np.linalg.norm(points[own[:, 0]] - points[own[:, 1]], axis=1).mean())
+    rows, columns = np.concatenate([own[:, 0], own[:, 1]]), np.concatenate([own[:, 1], own[:, 0]])
+    rows, columns = rows[~visible[rows]], columns[~visible[rows]]
+    degree = np.bincount(local[rows], minlength=len(hidden)) + (length / SEAM_MM) ** 2
+    inside = ~visible[columns]
+    at = (local[rows[inside]], local[columns[inside]])
+    matrix = diags(degree) - coo_matrix((np.ones(len(at[0])), at), shape=(len(hidden), len(hidden)))
+    pull = np.zeros((len(hidden), 3))
+    np.add.at(pull, local[rows[~inside]], step[columns[~inside]])
+    return np.asarray(splu(matrix.tocsc()).solve(pull), np.float64)
 
 
 def _rest_kernel(a: Points, bone_a: NDArray[np.uint8], b: Points, bone_b: NDArray[np.uint8]) -> NDArray[np.float64]:

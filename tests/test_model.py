@@ -185,3 +185,16 @@ def test_filled_parts_join_what_was_seen() -> None:
 
     ratio = lengths(done.population.vertices.mean(axis=0)) / lengths(align(full).vertices.mean(axis=0))
     assert np.abs(np.log(ratio)).max() < np.log(2.5)  # edges of 3 to 9 mm: no step of more than a few millimetres
+
+
+def test_a_handful_of_subjects_keep_the_registrations_continuation() -> None:
+    """Below eight subjects hidden vertices stay as registered, unless nothing was continued there."""
+    full, part, _ = population(4, seed=3, n_vertices=2400)
+    kept = complete(replace(full, visible=part.visible), settings=QUICK)  # positions are the true continuation
+    whole = align(full)
+    gap = onto(kept.population.vertices.mean(axis=0), whole.vertices.mean(axis=0)) - whole.vertices.mean(axis=0)
+    assert np.abs(gap).max() < 1e-6
+    assert (kept.sd[~part.visible] > 0).all()
+    nowhere = np.where(part.visible[..., None], full.vertices, 0.0)
+    filled = complete(replace(full, vertices=nowhere, visible=part.visible), settings=QUICK)
+    assert np.linalg.norm(filled.population.vertices - 0.0, axis=2).min() > 1.0  # zeros were not believed
