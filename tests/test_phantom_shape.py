@@ -85,7 +85,8 @@ def test_tubercles_lie_before_the_transverse_processes():
         at = np.array([np.interp(curve.neck, curve.arc, curve.points[:, i]) for i in range(3)])
         v, f = bones[25 + level]
         gap = closest(at[None], v, f)[2][0]
-        assert gap < 10.0, f"tubercle of rib {level} is {gap:.1f} mm from T{level}"
+        # from the middle of the rib: half its section (3-4 mm), the tubercle (2-4 mm), the joint
+        assert gap < 11.0, f"tubercle of rib {level} is {gap:.1f} mm from T{level}"
         tip = v[np.argmax(v[:, 0])]
         assert tip[1] > at[1], f"transverse process of T{level} is not behind the rib"
 

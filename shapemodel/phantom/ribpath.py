@@ -170,15 +170,15 @@ class RibCurve:
         return np.asarray(PchipInterpolator([0.0, 1.0, 2.0, 3.0], knots)(landmark))
 
 
-def rib_curve(p: RibParameters, side: int, level: int, head: Array) -> RibCurve:
-    """Place one rib's path: ``head`` (3,) is the tip of its head, as for a left rib."""
+def rib_curve(p: RibParameters, side: int, level: int, head: Array, *, lowered: float = 0.0) -> RibCurve:
+    """Place one rib's path: ``head`` (3,) is the tip of its head, as for a left rib; ``lowered`` degrees steeper."""
     j = level - 1
     chord = float(p.chord[side, j])
     shape = tuple(float(a[side, j]) for a in (p.x_peak, p.y_peak, p.phi, p.b_prox, p.b_dist))
     flat = planar_path(shape) * chord  # type: ignore[arg-type]
     u = np.linspace(0.0, 1.0, FINE)
     wave = p.wave[side, j] * PchipInterpolator(tables.WAVE_KNOTS, tables.WAVE_SHAPE)(u)
-    axes = plane_axes(float(p.polar[side, j]), float(p.swing[side, j]), float(p.bucket[side, j]))
+    axes = plane_axes(float(p.polar[side, j]) - lowered, float(p.swing[side, j]), float(p.bucket[side, j]))
     points = head + np.column_stack([flat, wave]) @ axes.T
     points = _smooth(points)
     step = np.linalg.norm(np.diff(points, axis=0), axis=1)

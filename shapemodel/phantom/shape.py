@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from shapemodel.anatomy import RIBS, STERNUM, VERTEBRAE, bone
 from shapemodel.mesh import Faces, Mesh, Points, join
 from shapemodel.phantom import ribs, sternum, vertebrae
 from shapemodel.phantom.contact import give_way
-from shapemodel.phantom.ribpath import RibCurve, head_tip, rib_curve, rib_parameters
+from shapemodel.phantom.ribpath import RibCurve, RibParameters, head_tip, rib_curve, rib_parameters
 from shapemodel.phantom.spine import LEVEL_COUNT, Spine, spine
 from shapemodel.phantom.subject import Array, Subject
 from shapemodel.phantom.warp import coefficients, deform
@@ -24,12 +25,22 @@ from shapemodel.phantom.warp import coefficients, deform
 MIRROR = np.array([-1.0, 1.0, 1.0])
 RIB_GAP_MM, FACET_GAP_MM = 1.0, 0.9
 """Joint space kept between a rib and a vertebra, and between two vertebrae."""
+RIB_SPACE_MM = 2.0
+"""Least intercostal space, from edge to edge, where ribs come close in front."""
+SPACING_ROUNDS = 5
+EAGER = 1.4
+"""A turn moves the shaft partly past its neighbour, so a little more is needed."""
+SECTION_SPREAD = 1.06
+"""Sections in front are this much taller than at mid shaft."""
+FREE_FROM = 110
+"""Points of a curve before this one (a quarter of the rib) are held by the spine and not looked at."""
 FIRST_RIB_GAP_MM = 3.0
 """Least distance of the first rib from the second, which passes close behind it."""
 TUBERCLE_GAP_MM = 1.0
 """From the tubercle to the transverse process that is brought to it."""
 FREE_GAP_MM = 2.5
-"""The same for ribs 11 and 12."""
+"""The same for ribs 11 and 12, which have no joint there, and for the large tubercle of rib 1."""
+_GAP = (FREE_GAP_MM, *[TUBERCLE_GAP_MM] * 9, FREE_GAP_MM, FREE_GAP_MM)
 CACHED = 6
 """Subjects whose bones are remembered."""
 
@@ -70,11 +81,8 @@ def anatomy(subject: Subject) -> Anatomy:
     column = spine(subject)
     parameters = rib_parameters(subject, column)
     sections = ribs.rib_sections(subject)
-    curves = {
-        (side, level): rib_curve(parameters, side, level, head_tip(column, side, level))
-        for side in (0, 1)
-        for level in range(1, 13)
-    }
+    field = coefficients(subject)
+    curves = spaced_curves(column, parameters, sections, field)
     front = np.array(
         [[curves[side, level].points[-1] * (MIRROR if side else 1.0) for level in range(1, 13)] for side in (0, 1)]
     )
@@ -86,8 +94,51 @@ def anatomy(subject: Subject) -> Anatomy:
         sections,
         vertebrae.vertebra_shapes(subject, column, tips),
         sternum.sternum_shape(subject, front),
-        coefficients(subject),
+        field,
     )
+
+
+def spaced_curves(
+    column: Spine, parameters: RibParameters, sections: ribs.RibSections, field: Array
+) -> dict[tuple[int, int], RibCurve]:
+    """(side, level) -> curve of every rib; from the top down, a rib that would meet the one above is lowered.
+
+    The first rib gives way to the second instead, and is raised.
+    """
+    out: dict[tuple[int, int], RibCurve] = {}
+    for side in (0, 1):
+        flip = MIRROR if side else np.ones(3)
+        for level in (2, 1, *range(3, 13)):
+            head = head_tip(column, side, level)
+            turn = 0.0
+            out[side, level] = rib_curve(parameters, side, level, head)
+            for _ in range(SPACING_ROUNDS if level != 2 else 0):
+                upper = max(level - 1, 1)
+                above, below = (deform(out[side, k].points * flip, field) for k in (upper, upper + 1))
+                need = _to_turn(above, below, _room(sections, side, upper), FREE_FROM if upper > 1 else FREE_FROM // 2)
+                if need < 0.02:
+                    break
+                turn += EAGER * need if level > 1 else -EAGER * need
+                out[side, level] = rib_curve(parameters, side, level, head, lowered=float(np.clip(turn, -8.0, 14.0)))
+    return out
+
+
+def _room(sections: ribs.RibSections, side: int, upper: int) -> float:
+    """mm between the curves of a rib and the next; the first rib lies flat."""
+    if upper == 1:
+        return float(0.5 * (1.2 * sections.short[side, 0] + 0.85 * sections.long[side, 1]) + RIB_SPACE_MM)
+    above = sections.long[side, upper - 1]
+    return float(0.5 * SECTION_SPREAD * (above + sections.long[side, upper]) + RIB_SPACE_MM)
+
+
+def _to_turn(above: Array, below: Array, room: float, free_from: int) -> float:
+    """Degrees by which a rib must turn about its head so that its shaft keeps ``room`` mm from its neighbour."""
+    shaft = below[free_from::6]
+    apart, near = cKDTree(above[::3]).query(shaft)
+    arm = np.linalg.norm(shaft - below[0], axis=1)
+    crossed = shaft[:, 2] > above[::3][near][:, 2]
+    short = np.where(crossed, room + apart, room - apart)
+    return float(np.degrees(np.maximum(short / arm, 0.0).max()))
 
 
 def _transverse_targets(column: Spine, curves: dict[tuple[int, int], RibCurve], sections: ribs.RibSections) -> Array:
@@ -105,7 +156,7 @@ def _transverse_targets(column: Spine, curves: dict[tuple[int, int], RibCurve], 
         down = ribs.tubercle_angle(level)
         way = np.cos(down) * outward - np.sin(down) * upward
         depth = sections.tubercle[side, j] + 0.62 * sections.short[side, j]
-        away = depth + (TUBERCLE_GAP_MM if level <= 10 else FREE_GAP_MM) + vertebrae.CLUB_DEPTH_MM
+        away = depth + _GAP[level - 1] + vertebrae.CLUB_DEPTH_MM
         target = (point + away * way) * (MIRROR if side else 1.0)
         out[side, level] = column.to_local(level, target)
     return out

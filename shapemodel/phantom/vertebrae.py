@@ -172,7 +172,9 @@ def vertebra_shapes(subject: Subject, column: Spine, tip: Array) -> VertebraShap
     s = subject.residual
     size = by_sex(subject, tables.FEMALE_SPINE, 1.0)
     size *= 1 + 0.5 * (subject.height_cm / by_sex(subject, 164.5, 178.0) - 1)
-    arch = np.stack([size * (1 + s * 0.04 * level_noise(rng, LEVEL_COUNT, 4.0)[0]) for _ in range(3)], axis=1)
+    noise = np.stack([level_noise(rng, LEVEL_COUNT, 4.0)[0] for _ in range(3)], axis=1)
+    arch = size * (1 + s * np.array([0.04, 0.04, 0.015]) * noise)
+    arch[:, 2] *= _pitch(column) / size
     sd = np.array([1.4, 2.4, 2.6])
     spinous = s * sd * np.stack([level_noise(rng, LEVEL_COUNT, 1.5)[0] for _ in range(3)], axis=1)
     wave = rng.normal(size=(LEVEL_COUNT, 8, 3)) * (2 * np.pi / 45.0)
@@ -180,6 +182,14 @@ def vertebra_shapes(subject: Subject, column: Spine, tip: Array) -> VertebraShap
     push = s * 0.22 * rng.normal(size=(LEVEL_COUNT, 8, 3)).clip(-2.5, 2.5)
     shapes = VertebraShapes(arch, spinous, tip, np.zeros(LEVEL_COUNT), wave, phase, push)
     return replace(shapes, facet=facet_shifts(column, shapes))
+
+
+def _pitch(column: Spine) -> Array:
+    """(14,) spacing of each level and its neighbours against the canonical one: arches grow with it."""
+    mine = 0.5 * (column.height[1:] + column.height[:-1]) + column.disc
+    theirs = 0.5 * (tables.BODY_HEIGHT_MM[1:] + tables.BODY_HEIGHT_MM[:-1]) + tables.DISC_MM
+    ratio = mine / theirs
+    return np.minimum(np.append(ratio, ratio[-1]), np.insert(ratio, 0, ratio[0]))
 
 
 def _step(x: Array, low: float, high: float) -> Array:
