@@ -69,11 +69,12 @@ class Registration:
 @dataclass(frozen=True)
 class Limits:
     """When a registration is refused: mean residual over visible vertices (mm), least visible part of the area,
-    largest part of the present bones that may be flagged."""
+    largest part of the shown bones whose expected error may exceed ``expected_mm``."""
 
     residual_mm: float = 1.0
     visible_fraction: float = 0.25
-    flagged_fraction: float = 0.5
+    expected_mm: float = 3.0
+    unsure_fraction: float = 0.5
 
 
 def refuse(registration: Registration, *, limits: Limits | None = None, subject: str = "study") -> None:
@@ -97,8 +98,8 @@ def refuse(registration: Registration, *, limits: Limits | None = None, subject:
             f"found {residual:.2f} mm; check the labels",
         )
     shown = [k for k, b in registration.bones.items() if b.visible_fraction > 0]
-    bad = [k for k in shown if registration.bones[k].flagged]
-    if len(bad) > limits.flagged_fraction * len(shown):
+    bad = [k for k in shown if registration.bones[k].expected_mm > limits.expected_mm]
+    if len(bad) > limits.unsure_fraction * len(shown):
         names = ", ".join(bone_of(k).name for k in bad[:6])
         raise StudyError(
             "registration_failed",

@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shapemodel.correspondence import Registration
+from shapemodel.anatomy import RIBS, names
+from shapemodel.contact import separate
+from shapemodel.correspondence import BoneFit, Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
-from shapemodel.registration.confidence import judge
+from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, judge, weakest_motion
 from shapemodel.registration.ends import CUT_MM, Anchors, anchors
 from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.prepare import Prepared, prepare
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.soft import Cloud, soft_assign, thin
-from shapemodel.registration.start import Similarity, check_target, place
+from shapemodel.registration.start import Similarity, check_target, exchange, place, swapped
 from shapemodel.registration.target import EDGE_MM, Target, inside, move, sample_target
 from shapemodel.registration.visible import visibility
 
@@ -166,6 +168,36 @@ def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
     return y
 
 
+def gather(s: Scene, smooth: Points, seen: NDArray[np.bool_]) -> Evidence:
+    """What the fit before the fine stage, ``smooth`` (V, 3), says of its own error."""
+    p = s.prepared
+    normals = vertex_normals(smooth, p.mesh.faces)
+    ahead = forward(s.target, s.forest, p.nodes, smooth, normals, 3.0)
+    ahead.weight[:] *= p.weight * s.seen(smooth[p.nodes])
+    miss = ((ahead.goal - smooth[p.nodes]) * ahead.direction).sum(-1)
+    return Evidence(
+        cut=1.0 - np.bincount(p.index, p.areas * seen) / np.bincount(p.index, p.areas),
+        rough=np.sqrt((ahead.weight * miss**2).sum(1) / np.maximum(ahead.weight.sum(1), 1e-9)),
+        slide=weakest_motion(smooth[p.nodes], ahead),
+        rib=np.isin(p.labels, RIBS),
+    )
+
+
+def flags(bones: dict[int, BoneFit]) -> tuple[Flag, ...]:
+    """What a reviewer should look at."""
+    unsure = [Flag(UNSURE, k, b.note) for k, b in bones.items() if b.expected_mm > REVIEW_MM and b.visible_fraction > 0]
+    return (*unsure, *(Flag(ABSENT, k, "not on the scan") for k, b in bones.items() if b.visible_fraction == 0))
+
+
+def swap_flags(prepared: Prepared, pairs: list[tuple[int, int]]) -> list[Flag]:
+    """One flag for each bone whose label was exchanged with its neighbour's."""
+    out = []
+    for i, j in pairs:
+        a, b = int(prepared.labels[i]), int(prepared.labels[j])
+        out += [Flag(SWAPPED, k, f"labels of {' and '.join(names([a, b]))} exchanged for the fit") for k in (a, b)]
+    return out
+
+
 def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationSettings | None = None) -> Registration:
     """Fit a template to a subject's labelled surfaces.
 
@@ -185,13 +217,17 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         check_target(target)
         samples = sample_target(target, prepared.labels, settings.samples)
         start = place(prepared, samples)
-        s = scene(prepared, move(samples, start.scale, start.rotation, start.shift), start)
-        field = stage_a(s, settings)
-        field = stage_b(s, field, settings)
-        field, change = stage_bones(s, field, settings)
-        y = start.inverse(stage_fine(s, deformed(s, field), settings))
-        seen, residual = visibility(y, vertex_normals(y, prepared.mesh.faces), target, samples.fov)
-    bones = judge(prepared, seen, residual)
+        placed = move(samples, start.scale, start.rotation, start.shift)
+        pairs = swapped(prepared, placed)
+        s = scene(prepared, exchange(placed, pairs), start)
+        field, change = stage_bones(s, stage_b(s, stage_a(s, settings), settings), settings)
+        smooth = deformed(s, field)
+        y = start.inverse(stage_fine(s, smooth, settings))
+        if prepared.clean:
+            y = separate(prepared.mesh.with_vertices(y), rounds=settings.contact_rounds).mesh.vertices
+        normals = vertex_normals(y, prepared.mesh.faces)
+        seen, residual = visibility(y, normals, prepared.mesh.bone, target, samples.fov)
+        bones = judge(prepared, seen, residual, gather(s, smooth, seen))
     return Registration(
         vertices=y,
         visible=seen,
@@ -201,5 +237,5 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         converged=change < CONVERGED_MM,
         scale=1.0 / start.scale,
         fov=samples.fov,
-        flags=tuple(Flag("bone_unsure", k, b.note) for k, b in bones.items() if b.flagged),
+        flags=(*flags(bones), *swap_flags(prepared, pairs)),
     )

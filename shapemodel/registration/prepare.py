@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from shapemodel.anatomy import MODEL_LABELS
+from shapemodel.intersections import find_intersections
 from shapemodel.mesh import Mesh, vertex_areas, vertex_normals
 from shapemodel.reasons import InputError
 from shapemodel.registration.ends import Shaft, shafts
 from shapemodel.registration.prior import Basis, linear, nystrom, spread
 from shapemodel.registration.settings import PriorSettings
-from shapemodel.registration.target import find_fov, neighbour_matrix, open_vertices
+from shapemodel.registration.target import find_fov, open_vertices
+
+CLEAN = 0.002
+"""Part of the triangles that may cut others in a template that counts as clean."""
 
 MIN_VERTICES = 12
 """A bone of a template with fewer vertices cannot carry a basis."""
@@ -33,7 +37,7 @@ class Prepared:
     nodes : (B, N) vertices that carry the fit, far-apart ones first; ``weight`` (B, N) is 0 for padding
     thorax, bone, fine : (V, r) bases of the thorax-wide, the bone-wise and the fine bone-wise field
     shafts : the ribs, for anchors at their ends
-    neighbours : (V, V) sparse row-stochastic matrix of the edges, to smooth along the surface
+    clean : its bones do not cut each other, so registered ones must not either
     """
 
     mesh: Mesh
@@ -48,12 +52,16 @@ class Prepared:
     bone: Basis
     fine: Basis
     shafts: tuple[Shaft, ...]
-    neighbours: sp.csr_matrix
+    clean: bool
 
 
 def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:
     """Bases and fit nodes of a template. Labels outside 1-37 are an error: a template holds bones only."""
-    prior = prior or PriorSettings()
+    with threadpool_limits(limits=1):
+        return _prepare(template, prior or PriorSettings())
+
+
+def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
     labels = np.array(template.labels, dtype=np.int64)
     strange = sorted(set(labels.tolist()) - set(MODEL_LABELS))
     if len(labels) == 0 or strange:
@@ -97,5 +105,5 @@ def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:
         bone=bone,
         fine=fine,
         shafts=shafts(template, labels, find_fov(template, open_vertices(template.faces, len(v)))),
-        neighbours=neighbour_matrix(template.faces, len(v)),
+        clean=len(find_intersections(template).faces) <= CLEAN * len(template.faces),
     )

@@ -50,6 +50,7 @@ class RegistrationSettings:
     sigma_normal : (first, last) standard deviation of the distance along the normal, mm
     sigma_tangent : (first, last) of the distance along the surface, mm; it only damps
     backward : weight of target-to-template pairs, of which there are ``backward_samples`` a bone
+    contact_rounds : pushes that move bones apart again, for a template whose own bones do not cut each other
     fine_steps, fine_sigma, fine_tangent : the bone-wise fit: steps, sigma along and across the normal, mm
     """
 
@@ -72,3 +73,4 @@ class RegistrationSettings:
     fine_steps: int = 4
     fine_sigma: float = 0.4
     fine_tangent: float = 0.6
+    contact_rounds: int = 4

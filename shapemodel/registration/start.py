@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shapemodel.anatomy import MODEL_LABELS
+from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
 from shapemodel.reasons import StudyError
 from shapemodel.registration.prepare import Prepared
@@ -24,6 +25,9 @@ EXTENT_MM = (80.0, 1500.0)
 
 MIRROR_RATIO = 1.5
 """A reflection that fits this much better is the truth: proper fits of mirrored bones are several times worse."""
+
+SWAP_MM, SWAP_RATIO = 25.0, 0.5
+"""Two neighbours that are together farther off than this, and half as far or less with labels exchanged, are."""
 
 SPREAD_MM = 8.0
 """Least scale of the robust weights: centroids of the same bone differ by this much between people."""
@@ -88,6 +92,39 @@ def check_target(mesh: Mesh) -> None:
         )
 
 
+def centroids(prepared: Prepared) -> NDArray[np.float64]:
+    """(B, 3) area centroids of the template's bones."""
+    v, a = prepared.mesh.vertices, prepared.areas
+    moment = np.stack([np.bincount(prepared.index, a * v[:, k]) for k in range(3)], 1).astype(np.float64)
+    return moment / np.bincount(prepared.index, a)[:, None]
+
+
+def swapped(prepared: Prepared, target: Target) -> list[tuple[int, int]]:
+    """Pairs of bone indices, neighbours of one side, whose labels are exchanged; ``target`` is already placed."""
+    goal, here, labels = centroids(prepared), target.center, prepared.labels
+    found: list[tuple[int, int]] = []
+    for i in range(len(labels) - 1):
+        j = i + 1
+        if bone_of(int(labels[i])).side != bone_of(int(labels[j])).side or not (
+            target.present[i] and target.present[j]
+        ):
+            continue
+        straight = np.linalg.norm(here[[i, j]] - goal[[i, j]], axis=1).sum()
+        crossed = np.linalg.norm(here[[j, i]] - goal[[i, j]], axis=1).sum()
+        if straight > SWAP_MM and crossed < SWAP_RATIO * straight and (not found or found[-1][1] != i):
+            found.append((i, j))
+    return found
+
+
+def exchange(target: Target, pairs: list[tuple[int, int]]) -> Target:
+    """The target with the samples of these bones exchanged."""
+    order = np.arange(len(target.present))
+    for i, j in pairs:
+        order[[i, j]] = j, i
+    names = ("points", "normals", "solid", "main", "present", "center", "whole", "area")
+    return replace(target, **{name: getattr(target, name)[order] for name in names})
+
+
 def place(prepared: Prepared, target: Target) -> Similarity:
     """The similarity that brings a target to the template, from the centroids of the bones seen whole.
 
@@ -101,9 +138,7 @@ def place(prepared: Prepared, target: Target) -> Similarity:
             "too_few_bones", f"surfaces: expected {MIN_BONES} bones of the template or more, found {both.sum()}"
         )
     use = both & target.whole if (both & target.whole).sum() >= 2 * MIN_BONES else both
-    v, a = prepared.mesh.vertices, prepared.areas
-    moment = np.stack([np.bincount(prepared.index, a * v[:, k]) for k in range(3)], 1).astype(np.float64)
-    centers = moment / np.bincount(prepared.index, a)[:, None]
+    centers = centroids(prepared)
     fit, _ = robust_similarity(target.center[use], centers[use])
     turned, _ = robust_similarity(target.center[use], centers[use], proper=False)
     if np.linalg.det(turned.rotation) < 0 and fit.residual > MIRROR_RATIO * turned.residual:

@@ -23,8 +23,9 @@ NORMAL_PASSES = 4
 MIN_FACES = 20
 """A bone with fewer triangles is a crumb: treated as absent."""
 
-FLAT = 0.95
-"""Cosine to an axis from which a triangle at the end of the mesh counts as part of a flat cut."""
+FLAT = 0.995
+"""Cosine to an axis from which a triangle at the end of the mesh counts as part of a flat cut: a rib's
+round side has some mm2 of such, a cut bone tens."""
 
 CRUMB = 0.15
 """A piece with less than this part of its bone's area is calcified cartilage or a labelling fault, not bone."""
@@ -89,7 +90,7 @@ def find_fov(mesh: Mesh, border: NDArray[np.bool_]) -> NDArray[np.float64]:
     for axis in range(3):
         for end, sign in ((0, -1.0), (1, 1.0)):
             extreme = (mesh.vertices[:, axis] * sign).max() * sign
-            near = np.abs(center[:, axis] - extreme) < EDGE_MM
+            near = np.abs(center[:, axis] - extreme) < EDGE_MM / 3
             flat = area[near & (sign * n[:, axis] > FLAT * area)].sum() / 2
             edge = (border & (np.abs(mesh.vertices[:, axis] - extreme) < EDGE_MM)).sum()
             if flat > CUT_AREA or edge > CUT_AREA:

@@ -16,17 +16,18 @@ REACH_MM = 2.5
 OVERHANG_MM = 0.7
 """A vertex whose nearest surface is an open edge belongs to it only this far beyond (half a pixel)."""
 
-FACING = 0.0
-"""Least cosine between the vertex' normal and that of the surface it is seen on."""
+FACING = (0.0, 0.7)
+"""Least cosine between the vertex' normal and that of the surface it is seen on: of its own bone, of another one.
+Another bone's surface counts only where it continues this one, as mislabelled pieces do."""
 
 
 def visibility(
-    y: Points, normals: Points, target: Mesh, fov: NDArray[np.float64]
+    y: Points, normals: Points, bone: NDArray[np.uint8], target: Mesh, fov: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """(V,) seen, and (V,) mm from the target's tangent plane (0 where not seen).
 
     A vertex is seen when it lies inside the scan and a surface of any bone is near that faces the same way: with
-    any bone's label, so that a slice with the neighbour's label does not hide the bone.
+    another bone's label if need be, so that a slice with the neighbour's label does not hide the bone.
     """
     used = np.isin(target.bone, MODEL_LABELS)
     border = open_vertices(target.faces, len(target.vertices))[used]
@@ -38,6 +39,6 @@ def visibility(
     normal_part = np.abs((away * n[j]).sum(1))
     tangent_part = np.sqrt(np.maximum((away**2).sum(1) - normal_part**2, 0.0))
     seen = found & inside(y, fov) & (np.hypot(normal_part, tangent_part) < REACH_MM)
-    seen &= (normals * n[j]).sum(1) > FACING
+    seen &= (normals * n[j]).sum(1) > np.where(target.bone[used][j] == bone, *FACING)
     seen &= ~(border[j] & (tangent_part > OVERHANG_MM))
     return seen, np.where(seen, normal_part, 0.0)
