@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from shapemodel.phantom.cohort import CohortStudy, write_study
+import numpy as np
+import SimpleITK as sitk
+
+from shapemodel.mesh import write_vtp
+from shapemodel.phantom.cohort import write_study
 from shapemodel.phantom.knobs import CTKnobs
-from shapemodel.phantom.subject import draw_population
+from shapemodel.phantom.raster import Grid, box_of, coverage
+from shapemodel.phantom.shape import surface
+from shapemodel.phantom.subject import Subject, draw_population
 
 SETTINGS = """
 [run]
 workers = 1
 [cohort]
 permutations = 50
+heal = false
 [report]
 thumbnail_px = 80
 picture_px = 100
@@ -38,24 +47,46 @@ iterations = 40
 KNOBS = CTKnobs(slice_mm=3.0, pixel_mm=1.6, matrix=256, couch=False, noise="low")
 
 
-def write_small_cohort(folder: Path) -> list[CohortStudy]:
-    """Two women and two men as DICOM, their truth, ``settings.toml``, and a manifest.
+def write_small_cohort(folder: Path) -> list[str]:
+    """Two women and two men with their truth, ``settings.toml``, and a manifest.
 
-    The first is to be labelled from its CT, the others come with their true label maps.
+    The first is a DICOM study to be labelled, the others come with their true label maps and no CT.
     """
     people = draw_population(2, 2, 5)
-    studies = [write_study(folder, who, KNOBS, 10 + i, index=i) for i, who in enumerate(people)]
+    first = write_study(folder, people[0], KNOBS, 10, index=0)
+    rows = [{k: "" if v is None else str(v) for k, v in first.row(folder).items()}]
+    for person in people[1:]:
+        labels = write_label_study(folder, person)
+        who = {k: str(getattr(person, k)) for k in ("subject", "sex", "age_years", "height_cm", "weight_kg")}
+        rows.append({**who, "labels": str(labels.relative_to(folder)), "labels_scheme": "shapemodel"})
     (folder / "settings.toml").write_text(SETTINGS)
-    write_rows(folder / "data_manifest.csv", [row(study, folder, i) for i, study in enumerate(studies)])
-    return studies
+    write_rows(folder / "data_manifest.csv", rows)
+    return [p.subject for p in people]
 
 
-def row(study: CohortStudy, folder: Path, index: int) -> dict[str, str]:
-    """A manifest row; all but the first name the label map instead of the CT."""
-    values = {k: "" if v is None else str(v) for k, v in study.row(folder).items()}
-    if index:
-        values |= {"ct": "", "labels": str(study.labels.relative_to(folder)), "labels_scheme": "shapemodel"}
-    return values
+def write_label_study(folder: Path, person: Subject) -> Path:
+    """True label map and true surfaces of a subject, as :func:`write_study` leaves them, without the cost of a CT."""
+    bones = surface(person)
+    low, high = bones.vertices.min(axis=0) - 12, bones.vertices.max(axis=0) + 12
+    spacing = np.array([KNOBS.pixel_mm, KNOBS.pixel_mm, KNOBS.slice_mm])
+    size = np.ceil((high - low) / spacing).astype(int)
+    grid = Grid(tuple(low.tolist()), tuple(spacing.tolist()), tuple(size.tolist()))
+    labels = np.zeros(grid.shape, np.uint8)
+    for label in bones.labels:
+        v, f, _ = bones.select(label)
+        box = box_of(v, grid, 1)
+        assert box is not None
+        labels[box][coverage(v, f, grid, box) > 0.5] = label
+    image = sitk.GetImageFromArray(labels)
+    image.SetOrigin(grid.origin)
+    image.SetSpacing(grid.spacing)
+    place = folder / "truth" / person.subject
+    place.mkdir(parents=True)
+    sitk.WriteImage(image, str(place / "labels.nii.gz"), True)
+    fields = {"subject": json.dumps(asdict(person), sort_keys=True), "pose": np.eye(4).ravel()}
+    seen = np.ones(len(bones.vertices), bool)
+    write_vtp(replace(bones.with_arrays(visible=seen), fov=grid.bounds, fields=fields), place / "bones.vtp")
+    return place / "labels.nii.gz"
 
 
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
