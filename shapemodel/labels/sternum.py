@@ -115,7 +115,7 @@ def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
         i1 = np.clip(x + round(hi / px), 0, len(x))
         return (c[:, i1] - c[:, i0]) / np.maximum(i1 - i0, 1)
 
-    score = mean(-12, 12) - 0.4 * (mean(-34, -20) + mean(20, 34))
+    score = np.minimum(mean(-12, 0), mean(0, 12)) - 0.4 * (mean(-34, -20) + mean(20, 34))
     score = np.where(mean(-6, 6) > 0.5, score + 0.3, np.minimum(score, 0.0))
     z = np.arange(len(p))
     weight = _upper(work)[:, None]
@@ -141,13 +141,13 @@ def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
 
 
 def _upper(work: Work) -> NDArray[np.float64]:
-    """(Z,) weight 1 where manubrium and upper body must be, 20-130 mm below the top of the lungs, 0.25 below.
+    """(Z,) weight 1 where manubrium and upper body must be, 30-130 mm below the top of the lungs.
 
-    Further down calcified cartilages of the costal arch are as wide as the sternum.
+    Above it the clavicles converge, further down calcified cartilages of the costal arch are as wide as the sternum.
     """
     lung = np.flatnonzero((work.lung_mm <= 0).any(axis=(1, 2)))
     depth = (lung[-1] - np.arange(len(work.hu))) * work.spacing[0]
-    return np.interp(depth, [0.0, 20.0, 120.0, 150.0], [0.3, 1.0, 1.0, 0.25])
+    return np.interp(depth, [26.0, 34.0, 126.0, 156.0], [0.1, 1.0, 1.0, 0.25])
 
 
 def _widest(present: NDArray[np.bool_], work: Work) -> NDArray[np.float64]:

@@ -15,7 +15,10 @@ WORK_MM = 1.4
 """Aim for the edge of the working grid: a rib is 6 mm thin, the gap between two ribs 8 mm or more."""
 PLEURA_BEHIND_MM = 8.0
 PLEURA_SIDE = 0.55
-"""Where the pleura surely is behind the canal: share of the half width of the lungs, less than half of its depth."""
+FLUID_BEHIND_MM = 25.0
+APEX_MM = 50.0
+"""Where the pleura surely is behind the canal: share of the half width of the lungs, less than half of its
+depth; the whole of it where, below the apex, no air is seen so far back."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,16 @@ def lung_hull(lungs: Mask, canal_yx: NDArray[np.float64], spacing: Spacing) -> M
     # at the back the hull always reaches behind the canal, as healthy lungs do, also where fluid is in their place
 
     hull = np.zeros_like(lungs)
+    top = int(np.flatnonzero(lungs.any(axis=(1, 2)))[-1])
     for k, m in enumerate(lungs):
         if m.sum() > 8:
             x = np.flatnonzero(m.any(axis=0))
             half = 0.5 * (x[-1] - x[0])
             full = m.copy()
-            y = int(round((canal_yx[k, 0] + PLEURA_BEHIND_MM) / spacing[1]))
+            back = float(np.flatnonzero(m.any(axis=1))[-1]) * spacing[1]
+            fluid = (top - k) * spacing[0] > APEX_MM and back < canal_yx[k, 0] + PLEURA_BEHIND_MM
+            behind = FLUID_BEHIND_MM if fluid else PLEURA_BEHIND_MM
+            y = int(round((canal_yx[k, 0] + behind) / spacing[1]))
             for side in (-PLEURA_SIDE, PLEURA_SIDE):
                 at = int(round(canal_yx[k, 1] / spacing[2] + side * half))
                 if 0 <= y < m.shape[0] and 0 <= at < m.shape[1]:
