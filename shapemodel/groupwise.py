@@ -175,16 +175,30 @@ def mean_shape(
     mean = mesh.vertices
     scales = np.ones(len(shapes))
     for _ in range(rounds):
-        fits: list[Placement] = [similarity_fit(x, mean, w) for x, w in zip(shapes, frame, strict=True)]
+        fits: list[Placement] = [size_fit(x, mean, w) for x, w in zip(shapes, frame, strict=True)]
         scales = np.array([f[0] for f in fits])
         laid = np.array([apply(f, x) for f, x in zip(fits, shapes, strict=True)])
         new = np.einsum("sv,svk->vk", weights, laid) / weights.sum(axis=0)[:, None]
-        new = apply(similarity_fit(new, mesh.vertices, area), new)
+        new = apply(size_fit(new, mesh.vertices, area), new)
         change, mean = float(np.abs(new - mean).mean()), new
         if change < settings.tol_mm / 100:
             break
     centre = np.average(mean, axis=0, weights=area)
     return np.asarray((mean - centre) * float(np.exp(-np.log(scales).mean())) + centre)
+
+
+def size_fit(source: Points, target: Points, weights: NDArray[np.float64]) -> Placement:
+    """Similarity whose scale is the ratio of the weighted sizes.
+
+    The least-squares scale is smaller by as much as the shapes differ, so that a template would shrink or grow
+    from round to round; this one is the same forth and back.
+    """
+    w = weights / weights.sum()
+    _, rotation, _ = similarity_fit(source, target, w)
+    a, b = w @ source, w @ target
+    size = [np.sqrt(w @ ((x - c) ** 2).sum(axis=1)) for x, c in ((source, a), (target, b))]
+    scale = float(size[1] / size[0])
+    return scale, rotation, b - scale * a @ rotation.T
 
 
 def _faded(seen: NDArray[np.bool_], mesh: Mesh, s: GroupwiseSettings) -> NDArray[np.float64]:

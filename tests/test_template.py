@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from shapemodel.anatomy import BONES, MODEL_LABELS, STERNUM, names, rib, vertebra
 from shapemodel.carve import CarveSettings
-from shapemodel.groupwise import GroupwiseSettings, groupwise, mean_shape
+from shapemodel.groupwise import GroupwiseSettings, groupwise, mean_shape, size_fit
 from shapemodel.mesh import Mesh, join, vertex_areas, volume, write_vtp
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
@@ -218,3 +218,12 @@ def test_refused_subjects_are_left_out_and_none_left_is_an_error(composed: tuple
     assert done.refused == (1,)
     with pytest.raises(StudyError, match="no subject"):
         groupwise(start, [bad], register)
+
+
+def test_sizes_are_the_same_forth_and_back() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=(40, 3)) * 50
+    b = 1.1 * a + rng.normal(size=a.shape) * 15
+    w = rng.uniform(0.5, 1, 40)
+    assert size_fit(a, b, w)[0] * size_fit(b, a, w)[0] == pytest.approx(1)
+    assert similarity_fit(a, b, w)[0] * similarity_fit(b, a, w)[0] < 0.97
