@@ -63,6 +63,8 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
     "model": (
         "shapemodel.population",
         "shapemodel.completion",
+        "shapemodel.filling",
+        "shapemodel.neighbours",
         "shapemodel.latent",
         "shapemodel.pca",
         "shapemodel.model",
