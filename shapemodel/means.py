@@ -6,6 +6,7 @@ female and a male mean can be laid on each other vertex by vertex.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.stats import t
 
 from shapemodel.completion import Completion
 from shapemodel.mesh import Points
-from shapemodel.model import mean_error
+from shapemodel.model import ShapeModel, mean_error
 from shapemodel.population import Group, area_weights, group_index, rigid_fit
 from shapemodel.reasons import InputError
 
@@ -208,3 +209,38 @@ def size_matched_mean(done: Completion, group: Group = None) -> tuple[Points, fl
         rotation, shift = rigid_fit(x, target, weights)
         total += x @ rotation.T + shift
     return total / len(index), common
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a bone's mean is uncertain by, mm: three sources and their root sum of squares."""
+
+    label: int
+    boundary_mm: float
+    correspondence_mm: float
+    sampling_mm: float
+    total_mm: float
+
+
+def error_budget(
+    model: ShapeModel, *, boundary_mm: Mapping[int, float], correspondence_mm: Mapping[int, float]
+) -> list[Budget]:
+    """One row a bone: label boundary + correspondence + sampling.
+
+    Parameters
+    ----------
+    boundary_mm, correspondence_mm : label -> root mean square error of one subject, measured against truth (the
+        phantom's, or reference labels); they are not divided by the number of subjects, since what is systematic
+        in them does not average out
+
+    Notes
+    -----
+    Sampling is the root mean square over the bone's vertices of the standard error of the mean.
+    """
+    rows = []
+    for label in model.reference.labels:
+        if label in boundary_mm and label in correspondence_mm:
+            sampling = float(np.sqrt(np.mean(model.sem[model.reference.bone == label] ** 2)))
+            parts = (float(boundary_mm[label]), float(correspondence_mm[label]), sampling)
+            rows.append(Budget(label, *parts, float(np.sqrt(sum(x**2 for x in parts)))))
+    return rows

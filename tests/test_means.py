@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from shapemodel.completion import complete
-from shapemodel.means import centroid_size, difference, false_discovery, mean_interval, size_matched_mean
+from shapemodel.means import centroid_size, difference, error_budget, false_discovery, mean_interval, size_matched_mean
+from shapemodel.model import fit_model
 from shapemodel.population import align, area_weights
 from shapemodel.reasons import InputError
 from tests.synthetic import onto, population
@@ -77,3 +78,11 @@ def test_size_matched_means_have_one_size() -> None:
     assert sizes[1] / sizes[0] > 1.1
     assert centroid_size(men, weights) / centroid_size(women, weights) == pytest.approx(1, abs=0.01)
     assert size == pytest.approx(centroid_size(truth.template, weights), rel=0.05)
+
+
+def test_error_budget_adds_in_squares() -> None:
+    model = fit_model(population(12, seed=5, cut=0.0)[0], "female")
+    rows = error_budget(model, boundary_mm={3: 0.3, 4: 0.4}, correspondence_mm={3: 0.5})
+    assert [r.label for r in rows] == [3]
+    sampling = np.sqrt((model.sem[model.reference.bone == 3] ** 2).mean())
+    assert rows[0].total_mm == pytest.approx(np.sqrt(0.3**2 + 0.5**2 + sampling**2))
