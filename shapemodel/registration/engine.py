@@ -27,6 +27,9 @@ from shapemodel.registration.visible import visibility
 
 logger = logging.getLogger(__name__)
 
+END_STRIDE = 3
+"""Every third sample is enough to see where a rib ends."""
+
 CONVERGED_MM = 0.1
 """Mean movement of the visible vertices in the last joint step below which the fit has converged."""
 
@@ -56,7 +59,8 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
 def rib_ends(s: Scene, y: Points) -> Anchors:
     """Anchors of the ribs at the present fit."""
     p = s.prepared
-    return anchors(p.shafts, p.labels, y, s.target.points, s.target.main, lambda x: s.seen(x, CUT_MM))
+    samples, main = s.target.points[:, ::END_STRIDE], s.target.main[:, ::END_STRIDE]
+    return anchors(p.shafts, p.labels, y, samples, main, lambda x: s.seen(x, CUT_MM))
 
 
 def along_shaft(s: Scene, y: Points, a: Anchors, weight: float) -> Pairs:
