@@ -41,7 +41,7 @@ class Canal:
     tangent: NDArray[np.float64]
     score: NDArray[np.float64]
 
-    def at_z(self, z_mm: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def at_z(self, z_mm: NDArray[np.floating] | float) -> NDArray[np.float64]:
         """(n, 2) y and x of the centre at these heights in mm."""
         z = np.atleast_1d(np.asarray(z_mm, dtype=float))
         return np.stack([np.interp(z, self.points[:, 0], self.points[:, k]) for k in (1, 2)], axis=1)

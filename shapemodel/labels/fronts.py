@@ -22,8 +22,8 @@ BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0}
 SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0}
 """Its standard deviation between people, mm."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
-PRIOR = 1.2
-"""Weight of the expected place against thinness: two SD aside cost as much as the usual section."""
+PRIOR = 3.0
+"""Weight of the expected place against thinness: one SD aside costs nearly as much as a whole section."""
 FRONT_MM = 30.0
 """Only what is so far in front of the canal is a front end."""
 BIN_MM = 2.0
