@@ -49,7 +49,8 @@ def paint(scene: Scene, grid: Grid, knobs: CTKnobs, seed: int) -> tuple[Image, N
     body = paint_flesh(canvas, scene)
     for name in sorted((k for k in scene.organs if not k.startswith("skin")), key=lambda k: (paint_rank(k), k)):
         paint_organ(canvas, name, scene, knobs, body)
-    amount = hu_of.calcified_share(scene.age_years) * float(np.exp(CALCIFICATION_SPREAD * canvas.rng.normal()))
+    person = np.random.default_rng([seed, 12])  # its own stream: the same person whatever the grid
+    amount = hu_of.calcified_share(scene.age_years) * float(np.exp(CALCIFICATION_SPREAD * person.normal()))
     amount = min(amount, 0.8) if knobs.calcified is None else knobs.calcified
     for name in sorted(scene.cartilage):
         _paint_cartilage(canvas, name, scene, (amount, knobs.fused))
