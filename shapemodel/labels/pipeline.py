@@ -157,14 +157,14 @@ def check_extent(shape: tuple[int, ...], spacing: Spacing) -> None:
 
 
 class Clock:
-    """Seconds by step: call it with the name of the step that has just ended."""
+    """CPU seconds by step: call it with the name of the step that has just ended."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._last = time.process_time()
 
     def __call__(self, step: str) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._last, 3)
         self._last = now
 

@@ -82,7 +82,7 @@ class Labelled:
     lung_volume_ml : air of the lungs, to say how deep the breath was
     arms : up, down or unknown
     score : 0-1, how sure the whole labelling is
-    seconds : time by step
+    seconds : CPU seconds by step
     """
 
     image: Any
