@@ -76,6 +76,9 @@ def number_bones(
                 names.setdefault(start.component, []).append((rib("left" if side == "left" else "right", level), start))
                 votes.append((level, start.s))
     flags += _pair_flags(pairs, first)
+    last = first + len(pairs) - 1
+    if last < N_PAIRS and min(q.s for q in starts) - work.canal.s[0] > LUMBAR_MM:
+        flags.append(Flag(VARIANT, 0, f"{last} ribs above {LUMBAR_MM:.0f} mm of spine without ribs"))
     pitch = _pitch(pairs)
     flags += _pitch_flags(pitch)
     discs = find_discs(hu, spacing, work.canal, np.array(votes, dtype=float).reshape(-1, 2))
