@@ -27,9 +27,6 @@ from shapemodel.registration.visible import visibility
 
 logger = logging.getLogger(__name__)
 
-END_STRIDE = 3
-"""Every third sample is enough to see where a rib ends."""
-
 CONVERGED_MM = 0.1
 """Mean movement of the visible vertices in the last joint step below which the fit has converged."""
 
@@ -59,8 +56,7 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
 def rib_ends(s: Scene, y: Points) -> Anchors:
     """Anchors of the ribs at the present fit."""
     p = s.prepared
-    samples, main = s.target.points[:, ::END_STRIDE], s.target.main[:, ::END_STRIDE]
-    return anchors(p.shafts, p.labels, y, samples, main, lambda x: s.seen(x, CUT_MM))
+    return anchors(p.shafts, p.labels, y, s.target.points, s.target.main, lambda x: s.seen(x, CUT_MM))
 
 
 def along_shaft(s: Scene, y: Points, a: Anchors, weight: float) -> Pairs:
@@ -89,7 +85,7 @@ def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
     cloud = Cloud(p.mesh.vertices[nodes], basis, weight, points, believed)
 
     def pulled(coefficients: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients)
+        a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients.astype(np.float32))
         rows = p.thorax[a.vertex].mean(1).astype(np.float64)
         start = p.mesh.vertices[a.vertex].mean(1)
         return start, start + rows @ coefficients + a.direction * a.pull[:, None], rows, ~a.lost[nodes]
@@ -146,7 +142,7 @@ def stage_bones(s: Scene, field: Field, settings: RegistrationSettings) -> tuple
     """Every bone on its own, free to slide, under the thorax-wide field; and the mean last movement, mm."""
     p = s.prepared
     y = deformed(s, field)
-    base = p.mesh.vertices + p.thorax @ field.thorax
+    base = p.mesh.vertices + p.thorax @ field.thorax.astype(np.float32)
     sigma = settings.sigma_normal[1], settings.sigma_tangent[1]
     change = np.inf
     for _ in range(settings.bone_steps):
