@@ -1,4 +1,4 @@
-"""CPU seconds and peak memory of reading and scanning CT folders: ``python -m benchmarks.intake FOLDER [FOLDER ...]``."""
+"""CPU seconds and peak memory of reading and scanning CT folders: ``python -m benchmarks.intake FOLDER ...``."""
 
 from __future__ import annotations
 
