@@ -19,6 +19,7 @@ def test_pycpd_runs_whole(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(moved).all()
 
 
+@pytest.mark.slow
 def test_gp_icp_lands_on_the_surface_but_slides() -> None:
     template, dense = cage(), cage(1.3)
     prepared = prepare(template, prior=PriorSettings(nodes=60, rank=20, landmarks=80, fine_rank=10, bone_rank=8))
