@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,9 @@ def test_killed_and_resumed_gives_the_same_bytes(cohort: Path, done: RunResult, 
     (work / "studies").mkdir(parents=True)
     for name in done.used[:3]:  # spare the test what the first stages cost; the fourth study is killed in them
         shutil.copytree(done.workspace.folder(name), work / "studies" / name)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job is started deaf to Ctrl-C
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=hear) as process:  # type: ignore[call-overload]
         assert process.stderr is not None
         for text in process.stderr:
             if text.startswith("labels and surfaces 4/4"):
