@@ -152,8 +152,8 @@ def true_places(registered: Sequence[Mesh], truths: Sequence[Any]) -> Correspond
     scanned = np.stack([_scan_frame(x, t.pose) for x, t in zip(own, truths, strict=True)])
     seen = np.stack([_inside(x, t.bones.fov) for x, t in zip(scanned, truths, strict=True)])
     pairs = np.full((len(truths), len(truths)), np.nan)
-    for i, p in enumerate(points):
-        for j, (m, t) in enumerate(zip(registered, truths, strict=True)):
+    for j, (m, t) in enumerate(zip(registered, truths, strict=True)):  # a person's shape is made once for all pairs
+        for i, p in enumerate(points):
             if i != j:
                 both = seen[i] & seen[j]
                 gap = _scan_frame(locate(t.subject, p), t.pose)[both] - m.vertices[both]
