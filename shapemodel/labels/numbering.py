@@ -18,7 +18,10 @@ from shapemodel.mask import Spacing
 from shapemodel.reasons import Flag, StudyError
 
 UNPAIRED_MM = 15.0
-"""Cost of a rib without partner: half a rib pitch, so asymmetry alone never unpairs ribs."""
+"""Cost of a rib without partner at the top or bottom of the other side, where the scan may have cut it: half a rib
+pitch, so asymmetry alone never unpairs ribs."""
+UNPAIRED_WITHIN_MM = 30.0
+"""The same between two ribs of the other side: one that was overlooked there leaves a gap of a whole pitch."""
 TIP_BELOW_NOTCH_MM = (8.0, 38.0, 66.0, 93.0, 125.0)
 """Front ends of ribs 1-5 below the upper edge of the manubrium, adults breathed in."""
 FIRST_RATIO = 0.815
@@ -121,9 +124,9 @@ def align_sides(left: list[Start], right: list[Start]) -> list[tuple[Start | Non
             if i and j:
                 options.append((cost[i - 1, j - 1] + min(abs(left[i - 1].s - right[j - 1].s), 3 * UNPAIRED_MM), 0))
             if i:
-                options.append((cost[i - 1, j] + UNPAIRED_MM, 1))
+                options.append((cost[i - 1, j] + (UNPAIRED_WITHIN_MM if 0 < j < m else UNPAIRED_MM), 1))
             if j:
-                options.append((cost[i, j - 1] + UNPAIRED_MM, 2))
+                options.append((cost[i, j - 1] + (UNPAIRED_WITHIN_MM if 0 < i < n else UNPAIRED_MM), 2))
             if options:
                 cost[i, j], move[i, j] = min(options)
     pairs: list[tuple[Start | None, Start | None]] = []
