@@ -262,3 +262,13 @@ def test_real_cts_are_numbered_right(real, study):
     assert ribs.mean() > 0.94
     assert dice[26:38][there[26:38]].mean() > 0.86
     assert dice[25] > 0.85
+
+
+def test_a_lopsided_top_does_not_unpair_ribs():
+    """First ribs 28 mm apart along the canal, as on a tilted patient: still twelve pairs, not thirteen rows."""
+    left = [start(s) for s in (358, 330, 303, 271, 256, 238, 201, 184, 148, 119, 82, 48)]
+    right = [start(s, "right") for s in (330, 322, 301, 281, 253, 224, 208, 172, 157, 112, 80, 41)]
+    assert align_sides(left, right) == list(zip(left, right, strict=True))
+    overlooked = align_sides(left, right[:5] + right[6:])
+    assert [b is None for _, b in overlooked].index(True) == 5
+    assert len(overlooked) == 12
