@@ -41,6 +41,10 @@ VOLUME_ROUNDS = 3
 """Corrections of the volume after contouring; each leaves about a hundredth of the error."""
 
 
+REPAIR_SHARE = 0.05
+"""A handle is mended where it is: a repair that changes the volume by more has cut the bone and is not taken."""
+
+
 @dataclass(frozen=True)
 class SurfaceSettings:
     """How labels become surfaces.
@@ -204,9 +208,12 @@ def _bone_surface(mask: NDArray[np.bool_], spacing: Points, label: int, s: Surfa
     field -= _level(field, target / s.grid_mm**3)
     v, f = _contour(field, start, target, s)
     if s.repair_handles and euler_number(len(v), f) < want:
-        mended = _contour(without_handles(field, want), start, target, s)
-        if abs(euler_number(len(mended[0]), mended[1]) - want) < abs(euler_number(len(v), f) - want):
-            v, f = mended
+        whole = without_handles(field, want)
+        kept = np.count_nonzero(whole > 0) / np.count_nonzero(field > 0)
+        if abs(kept - 1.0) <= REPAIR_SHARE:
+            mended = _contour(whole, start, target, s)
+            if abs(euler_number(len(mended[0]), mended[1]) - want) < abs(euler_number(len(v), f) - want):
+                v, f = mended
     if euler_number(len(v), f) != want:
         logger.info("%s: Euler number %d, expected %d", bone(label).name, euler_number(len(v), f), want)
     return v, f
