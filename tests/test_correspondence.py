@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shapemodel.correspondence import BoneFit, Registration, from_mesh, refuse, to_mesh
+from shapemodel.correspondence import BoneFit, Limits, Registration, from_mesh, refuse, to_mesh
 from shapemodel.mesh import Mesh, join, read_vtp, write_vtp
 from shapemodel.reasons import Flag, InputError, StudyError
 
@@ -22,7 +22,10 @@ def template() -> Mesh:
 def made(visible: float = 1.0, residual: float = 0.2, flagged: bool = False) -> Registration:
     seen = np.arange(8) < 8 * visible
     bones = {
-        k: BoneFit(visible, residual, 4.0 if flagged else 0.5, 0.9, flagged, "why" if flagged else "") for k in (3, 26)
+        k: BoneFit(
+            visible, residual, 2 * Limits().expected_mm if flagged else 0.5, 0.9, flagged, "why" if flagged else ""
+        )
+        for k in (3, 26)
     }
     fov = np.array([-np.inf, np.inf, -np.inf, np.inf, -3.0, 9.0])
     vertices = np.random.default_rng(0).normal(size=(8, 3))
