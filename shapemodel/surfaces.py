@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapemodel.anatomy import MODEL_LABELS, bone, names
 from shapemodel.mesh import Faces, Mesh, Points, face_normals, join, vertex_normals, volume
 from shapemodel.reasons import Flag, StudyError, flag_code
+from shapemodel.study.geometry import scan_box
 from shapemodel.topology import without_handles
 
 if TYPE_CHECKING:
@@ -67,13 +68,6 @@ class SurfaceSettings:
     pad_mm: float = 4.0
     piece_share: float = 0.1
     repair_handles: bool = True
-
-
-def scan_box(image: sitk.Image) -> NDArray[np.float64]:
-    """(6,) xmin, xmax, ymin, ymax, zmin, zmax in mm LPS of the outer voxel edges of an axis-aligned image."""
-    origin, spacing = np.array(image.GetOrigin()), np.array(image.GetSpacing())
-    low = origin - spacing / 2
-    return np.column_stack([low, low + spacing * np.array(image.GetSize())]).ravel()
 
 
 def labels_to_mesh(labels: sitk.Image, *, settings: SurfaceSettings = SurfaceSettings()) -> Mesh:  # noqa: B008

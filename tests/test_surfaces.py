@@ -12,7 +12,8 @@ from shapemodel.anatomy import STERNUM, vertebra
 from shapemodel.mesh import vertex_normals, volume
 from shapemodel.meshquality import open_edges
 from shapemodel.reasons import StudyError
-from shapemodel.surfaces import euler_number, labels_to_mesh, scan_box, surface_flags
+from shapemodel.study import scan_box
+from shapemodel.surfaces import euler_number, labels_to_mesh, surface_flags
 
 RIB = np.array([35.0, 6.0, 3.5])
 """Half axes, mm, of the test rib: as thin as a real one, where slices cut it obliquely."""
