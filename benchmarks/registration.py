@@ -1,194 +1,232 @@
-"""Ours and its peers on the same truth: a table of true correspondence errors.
+"""Measure the registration: one part a command, rows kept as CSV, so that a run that was stopped goes on.
 
-    python benchmarks/registration.py --phantom 4 --out registration.csv
-    python benchmarks/registration.py --template normal001.npz --cases cases/*.npz --size 30000
+    python benchmarks/registration.py truth --template normal001.npz --cases normal001/*.npz
+    python benchmarks/registration.py pairs                      # phantom people against each other
+    python benchmarks/registration.py pairs --faulty             # the same with the faults of automatic label maps
+    python benchmarks/registration.py reshaped --labels A.nii.gz --seeds 0-5    # other shapes of a real subject's bones
+    python benchmarks/registration.py real --labels A.nii.gz B.nii.gz ...       # every ordered pair
+    python benchmarks/registration.py peers --template T.npz --cases hard_10.npz
+    python benchmarks/registration.py confidence [--fit]         # from the rows of truth, pairs and reshaped
+    python benchmarks/registration.py figure
 
-Truth comes from phantom subjects against each other (made here), or from files with the arrays
-``V_n F_n L_n`` (template) and ``X XF XL fov G_n vis_n`` (target, true positions, what is visible).
-Methods: ours, pycpd in four forms and a per-bone GP-ICP (from our start), trimesh's two non-rigid ICPs.
+Rows, templates and targets go to ``--work`` (``build/registration``). A row is computed anew when the code of the
+registration has changed since (column ``code``), or with ``--again``. Truth, cases: ``registration_cases.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import resource
+import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
+import registration_cases as cases
+import registration_scores as scores
+from registration_cases import Case
 
-from shapemodel.mesh import Mesh, face_normals
-from shapemodel.registration import Prepared, peers, prepare, register
+import shapemodel
+from shapemodel.correspondence import Registration
+from shapemodel.mesh import Mesh
+from shapemodel.registration import Prepared, prepare, register
 
-Method = Callable[[Prepared, Mesh], NDArray]
+Row = dict[str, object]
 
-
-@dataclass(frozen=True)
-class Case:
-    """A target with the true position (V, 3) of each template vertex and whether it is visible (V,)."""
-
-    name: str
-    template: Mesh
-    target: Mesh
-    truth: NDArray
-    visible: NDArray
+TRUTH_PARTS = ("truth", "pairs", "reshaped")
+NOT_CODE = ("confidence.py", "peers.py")
+"""Modules of the registration that do not move a vertex."""
 
 
-def stored(template: Path, files: list[Path], size: int) -> Iterator[Case]:
-    """Cases from files."""
-    t = np.load(template)
-    mesh = Mesh(t[f"V_{size}"], t[f"F_{size}"], t[f"L_{size}"])
-    for path in files:
-        c = np.load(path)
-        fov = np.array([-np.inf, np.inf, -np.inf, np.inf, *c["fov"]])
-        name = f"{template.stem}/{path.stem}"
-        yield Case(name, mesh, Mesh(c["X"], c["XF"], c["XL"], fov), c[f"G_{size}"], c[f"vis_{size}"])
+def code() -> str:
+    """Name of the present code of the registration."""
+    home = Path(shapemodel.__file__).parent
+    files = [p for p in sorted((home / "registration").glob("*.py")) if p.name not in NOT_CODE]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in [*files, home / "contact.py"])).hexdigest()[:8]
 
 
-def thinned(vertices: NDArray, faces: NDArray, keep: float) -> tuple[NDArray, NDArray]:
-    """A bone with this part of its triangles."""
-    import pyvista as pv
-
-    cells = np.column_stack([np.full(len(faces), 3), faces]).ravel()
-    small = pv.PolyData(vertices, cells).decimate(1.0 - keep, volume_preservation=True).clean()
-    return np.asarray(small.points, np.float64), np.asarray(small.faces).reshape(-1, 4)[:, 1:]
+CODE = code()
+"""Of what this process has imported."""
 
 
-def phantoms(count: int, seed: int, keep: float) -> Iterator[Case]:
-    """Phantom subjects, every one against the mean subject: the target's surface is noisy and cut in every second."""
-    from shapemodel.mesh import join
-    from shapemodel.phantom.shape import surface
-    from shapemodel.phantom.subject import draw_population, mean_subject
-    from shapemodel.phantom.truth import locate, material
+class Rows:
+    """A CSV file of rows with the same first columns ``case, method, code``, written as they come."""
 
-    mean = mean_subject()
-    whole = surface(mean)
-    template = join({k: thinned(*whole.select(k)[:2], keep) for k in whole.labels})
-    points = material(mean, template.vertices, template.bone)
-    for i, subject in enumerate(draw_population((count + 1) // 2, count // 2, seed)):
-        truth, target = locate(subject, points), surface(subject)
-        noise = np.random.default_rng(i).normal(0, 0.2, target.vertices.shape)
-        target = target.with_vertices(target.vertices + noise)
-        low = float(np.quantile(target.vertices[:, 2], 0.15)) if i % 2 else -np.inf
-        shown = (target.vertices[target.faces][:, :, 2] > low).all(1)
-        fov = np.array([-np.inf, np.inf, -np.inf, np.inf, low, np.inf])
-        target = Mesh(target.vertices, target.faces[shown], target.bone, fov)
-        yield Case(f"phantom/{i}", template, target, truth, truth[:, 2] > low)
+    def __init__(self, path: Path, again: bool = False) -> None:
+        self.path, self.again, self.code = path, again, CODE
+        self.rows: list[Row] = []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as f:
+                self.rows = [{k: number(v) for k, v in row.items()} for row in csv.DictReader(f)]
 
+    def has(self, case: str, method: str) -> bool:
+        """Whether this was measured with the present code."""
+        return not self.again and any((r["case"], r["method"], r["code"]) == (case, method, CODE) for r in self.rows)
 
-def trimesh_nricp(form: str, prepared: Prepared, target: Mesh) -> NDArray:
-    """trimesh's non-rigid ICP, whole, from our start."""
-    import trimesh
-
-    _, _, y = peers.started(prepared, target)
-    source = trimesh.Trimesh(y, prepared.mesh.faces, process=False)
-    goal = trimesh.Trimesh(target.vertices, target.faces, process=False)
-    engine = trimesh.registration.nricp_sumner if form == "sumner" else trimesh.registration.nricp_amberg
-    return np.asarray(engine(source, goal))
+    def add(self, rows: Iterable[Row]) -> None:
+        """Replace older rows of the same case and method, and write the file."""
+        new = list(rows)
+        keys = {(r["case"], r["method"]) for r in new}
+        self.rows = [r for r in self.rows if (r["case"], r["method"]) not in keys] + new
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, list(dict.fromkeys(k for r in self.rows for k in r)))
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
-def ours(prepared: Prepared, target: Mesh) -> NDArray:
-    """The shipped engine."""
-    return register(prepared, target).vertices
+def number(text: str) -> object:
+    """The float that a cell holds, or its text; the code's name stays text though it may look like a number."""
+    try:
+        return float(text) if len(text) != 8 or "." in text else text
+    except ValueError:
+        return text
 
 
-METHODS: dict[str, Method] = {
-    "ours": ours,
-    "start": lambda p, t: peers.started(p, t)[2],
-    "gp_icp": peers.gp_icp,
-    "pycpd_rigid": partial(peers.coherent_point_drift, form="rigid"),
-    "pycpd_affine": partial(peers.coherent_point_drift, form="affine"),
-    "pycpd_deformable": partial(peers.coherent_point_drift, form="deformable"),
-    "pycpd_lowrank": partial(peers.coherent_point_drift, form="lowrank"),
-    "nricp_sumner": partial(trimesh_nricp, "sumner"),
-    "nricp_amberg": partial(trimesh_nricp, "amberg"),
-}
+def say(row: Row) -> None:
+    """One line."""
+    cells = [f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()]
+    sys.stdout.write("  ".join(cells) + "\n")
+    sys.stdout.flush()
 
 
-def scored(case: Case, fitted: NDArray) -> dict[str, float]:
-    """True errors in mm over visible and hidden vertices, the worst rib, flipped faces; NaN counts as failed."""
-    off = np.linalg.norm(fitted - case.truth, axis=1)
-    seen, bone, faces = case.visible, case.template.bone, case.template.faces
-    if not np.isfinite(off).all():
-        return {"mean": np.inf, "p95": np.inf, "hidden": np.inf, "worst_rib": np.inf, "flips_pct": 100.0}
-    ribs = [off[seen & (bone == k)].mean() for k in range(1, 25) if (seen & (bone == k)).sum() > 5]
-    turned = (face_normals(fitted, faces) * face_normals(case.truth, faces)).sum(1) <= 0
-    return {
-        "mean": float(off[seen].mean()),
-        "p95": float(np.percentile(off[seen], 95)),
-        "hidden": float(off[~seen].mean()) if (~seen).any() else 0.0,
-        "worst_rib": float(max(ribs)),
-        "flips_pct": 100.0 * float(turned.mean()),
+class Bench:
+    """Prepares a template once and measures one registration at a time."""
+
+    def __init__(self) -> None:
+        self.last: tuple[Mesh, Prepared] | None = None
+
+    def prepared(self, template: Mesh) -> Prepared:
+        """What :func:`prepare` makes of it; the last one is remembered."""
+        if self.last is None or not np.array_equal(self.last[0].vertices, template.vertices):
+            self.last = template, prepare(template)
+        return self.last[1]
+
+    def run(self, template: Mesh, target: Mesh) -> tuple[Registration, Row]:
+        """A registration, its processor seconds and peak memory."""
+        ready = self.prepared(template)
+        scores.reset_peak()
+        began = time.process_time()
+        found = register(ready, target)
+        return found, {"cpu_s": time.process_time() - began, "peak_mb": scores.peak_mb()}
+
+
+def measure(found: Iterator[Case], rows: Rows, bones: Rows) -> None:
+    """Register all cases with known truth that have no row yet."""
+    bench = Bench()
+    for case in found:
+        if rows.has(case.name, "ours"):
+            continue
+        result, cost = bench.run(case.template, case.target)
+        row: Row = {"case": case.name, "method": "ours", "code": CODE, **scores.errors(case, result.vertices)}
+        row["worst_rib_flagged"] = int(result.bones[int(float(str(row["worst_rib_label"])))].flagged)
+        row |= {"visible_agree_pct": 100.0 * float((result.visible == case.visible).mean()), **cost}
+        bones.add({"method": "ours", "code": CODE, **r} for r in scores.bone_rows(case, result))
+        rows.add([row])
+        say(row)
+
+
+def real_pairs(labels: list[Path], o: argparse.Namespace, rows: Rows) -> None:
+    """Every ordered pair of real subjects: distances, wrong bones, flips, cuts; then A->B->A from both directions."""
+    bench, names = Bench(), [p.name.removesuffix(".nii.gz") for p in labels]
+    surfaces = {
+        n: cases.kept(o.work / f"surfaces_{n}.vtp", lambda p=p: cases.read_surfaces(p))
+        for n, p in zip(names, labels, strict=True)
     }
-
-
-def trusted(case: Case, prepared: Prepared) -> dict[str, float]:
-    """What our own result says of itself, against truth: agreement of visible, rank correlation, flags."""
-    r = register(prepared, case.target)
-    off = np.linalg.norm(r.vertices - case.truth, axis=1)
-    rows = [
-        (off[own].mean(), r.bones[k].expected_mm, r.bones[k].flagged)
-        for k in r.bones
-        if (own := case.visible & (case.template.bone == k)).sum() > 5
-    ]
-    error, expected, flagged = (np.array(c) for c in zip(*rows, strict=True))
-    bad = error > 3.0
-    return {
-        "visible_agree_pct": 100.0 * float((r.visible == case.visible).mean()),
-        "spearman": float(spearmanr(error, expected)[0]),
-        "bones_over_3mm": int(bad.sum()),
-        "of_them_flagged": int((bad & flagged).sum()),
+    made = {
+        n: cases.kept(o.work / f"template_{n}.vtp", lambda m=m: cases.clean_template(m)) for n, m in surfaces.items()
     }
+    fits: dict[tuple[str, str], tuple[Mesh, Registration]] = {}
+    for a, b in [(a, b) for a in names for b in names if a != b]:
+        if rows.has(f"{a}>{b}", "ours"):
+            continue
+        found, cost = bench.run(made[a], surfaces[b])
+        fits[a, b] = made[a], found
+        row: Row = {"case": f"{a}>{b}", "method": "ours", "code": CODE}
+        row |= {**scores.surface_scores(made[a], found, surfaces[b]), **cost}
+        if (b, a) in fits:
+            for x, y in ((a, b), (b, a)):
+                both = scores.there_and_back(fits[x, y], fits[y, x])
+                rows.add([{"case": f"{x}>{y}>{x}", "method": "ours", "code": CODE, **both}])
+                say(rows.rows[-1])
+        rows.add([row])
+        say(row)
+
+
+def summary(rows: list[Row], group: int = 0) -> Iterator[Row]:
+    """Median (and for the pairs mean) of each group of cases: the part of the name before the slash."""
+    groups = sorted({str(r["case"]).split("/")[0] if "/" in str(r["case"]) else "all" for r in rows})
+    for name in groups:
+        own = [r for r in rows if name == "all" or str(r["case"]).startswith(name + "/")]
+        for kind in sorted({str(r["case"]).split("/")[-1].split("_")[0] for r in own}) if group else [""]:
+            some = [r for r in own if not kind or str(r["case"]).split("/")[-1].startswith(kind)]
+            for label, how in (("median", np.nanmedian), ("mean", np.nanmean), ("worst", np.nanmax)):
+                keys = [k for k in some[0] if isinstance(some[0][k], (float, int))]
+                values = {k: [float(str(r[k])) for r in some if r.get(k) not in ("", None)] for k in keys}
+                cells = {k: float(how(v)) for k, v in values.items() if len(v) and not np.isnan(v).all()}
+                yield {"what": f"{label} of {len(some)} {name} {kind}", **cells}
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("part", choices=["truth", "pairs", "reshaped", "real", "peers", "confidence", "figure"])
+    p.add_argument("--work", type=Path, default=Path("build/registration"))
+    p.add_argument("--again", action="store_true", help="measure also what has a row of this code")
+    p.add_argument("--template", type=Path, help="truth, peers: .npz with the arrays V_n F_n L_n")
+    p.add_argument("--cases", type=Path, nargs="*", default=[])
+    p.add_argument("--labels", type=Path, nargs="*", default=[], help="real, reshaped: label maps of real subjects")
+    p.add_argument("--seeds", default="0-5", help="reshaped: first-last")
+    p.add_argument("--people", type=int, nargs=3, default=[3, 3, 7], metavar=("WOMEN", "MEN", "SEED"))
+    p.add_argument("--faulty", action="store_true", help="pairs: targets with the faults of automatic label maps")
+    p.add_argument("--size", type=int, default=0, help="truth, peers: vertices of the stored template; 0: the most")
+    p.add_argument("--most", type=int, default=1000, help="at most so many cases")
+    p.add_argument("--methods", nargs="*", help="peers: which; default all")
+    p.add_argument("--fit", action="store_true", help="confidence: calibrate anew and print the weights")
+    return p.parse_args()
+
+
+def chosen(o: argparse.Namespace) -> Iterator[Case]:
+    """The cases with known truth of a part."""
+    if o.part == "pairs":
+        return cases.phantom_pairs(o.work, *o.people, o.faulty)
+    if o.part == "reshaped":
+        first, last = (int(k) for k in o.seeds.split("-"))
+        return (c for p in o.labels for c in cases.reshaped(o.work, p, range(first, last + 1)))
+    return cases.stored(o.template, o.cases, o.size)
 
 
 def main() -> None:
-    """Run the methods over the cases, one row each, and append medians."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--phantom", type=int, default=0, help="number of phantom subjects")
-    p.add_argument("--seed", type=int, default=7)
-    p.add_argument("--keep", type=float, default=0.25, help="part of the phantom's triangles that its template keeps")
-    p.add_argument("--template", type=Path)
-    p.add_argument("--cases", type=Path, nargs="*", default=[])
-    p.add_argument("--size", type=int, default=30000)
-    p.add_argument("--methods", default="ours,start,gp_icp,pycpd_rigid,pycpd_affine,pycpd_lowrank")
-    p.add_argument("--out", type=Path, default=Path("registration.csv"))
-    o = p.parse_args()
-    cases = [*phantoms(o.phantom, o.seed, o.keep)] if o.phantom else []
-    if o.template:
-        cases += stored(o.template, o.cases, o.size)
-    rows, prepared = [], {}
-    for case in cases:
-        if id(case.template) not in prepared:
-            prepared[id(case.template)] = prepare(case.template)
-        ready = prepared[id(case.template)]
-        for name in o.methods.split(","):
-            began = time.process_time()
-            fitted = METHODS[name](ready, case.target)
-            row = {"case": case.name, "method": name, **scored(case, fitted)}
-            row["cpu_s"] = time.process_time() - began
-            row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            if name == "ours":
-                row |= trusted(case, ready)
-            rows.append(row)
-            sys.stdout.write(
-                " ".join(f"{k}={v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()) + "\n"
-            )
-            sys.stdout.flush()
-    for name in o.methods.split(","):
-        own = [r for r in rows if r["method"] == name]
-        keys = [k for k in own[0] if k not in ("case", "method")] if own else []
-        rows.append({"case": "median", "method": name, **{k: float(np.median([r[k] for r in own])) for k in keys}})
-    with o.out.open("w", newline="") as f:
-        writer = csv.DictWriter(f, list(dict.fromkeys(k for r in rows for k in r)))
-        writer.writeheader()
-        writer.writerows(rows)
+    """Run one part and print its summary."""
+    o = parsed()
+    rows = Rows(o.work / f"{o.part}.csv", o.again)
+    if o.part in TRUTH_PARTS:
+        from itertools import islice
+
+        measure(islice(chosen(o), o.most), rows, Rows(o.work / "bones.csv"))
+    elif o.part == "real":
+        real_pairs(o.labels, o, rows)
+    elif o.part == "peers":
+        import registration_peers
+
+        registration_peers.compare(chosen(o), rows, o.methods)
+        for line in registration_peers.table(rows):
+            say(line)
+        return
+    elif o.part == "confidence":
+        import registration_confidence
+
+        registration_confidence.report(Rows(o.work / "bones.csv").rows, o.fit)
+        return
+    else:
+        import registration_figure
+
+        registration_figure.draw(o.work)
+        return
+    for line in summary(rows.rows, group=o.part == "truth"):
+        say(line)
 
 
 if __name__ == "__main__":

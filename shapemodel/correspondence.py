@@ -29,6 +29,7 @@ class BoneFit:
     confidence : 0-1, ``1 / (1 + expected_mm / 3)``: one half where the prediction reaches the 3 mm of ``flagged``
     flagged : not to be trusted without a look
     note : why it is flagged
+    evidence : the numbers that ``expected_mm`` was computed from, by name (:mod:`shapemodel.registration.confidence`)
     """
 
     visible_fraction: float
@@ -37,6 +38,7 @@ class BoneFit:
     confidence: float
     flagged: bool = False
     note: str = ""
+    evidence: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

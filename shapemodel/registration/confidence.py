@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class Evidence:
     slide: NDArray[np.float64]
     rib: NDArray[np.bool_]
 
+    def of(self, bone: int) -> dict[str, float]:
+        """The numbers of one bone, by name."""
+        return {f.name: float(getattr(self, f.name)[bone]) for f in fields(self)}
+
     def features(self) -> NDArray[np.float64]:
         """(B, 4) columns of the regression, in the order of ``WEIGHTS``."""
         columns = [np.ones_like(self.cut), np.log(self.slide + 0.5), np.log(self.rough + 0.05), self.rib.astype(float)]
@@ -78,5 +82,6 @@ def judge(prepared: Prepared, seen: NDArray[np.bool_], residual: NDArray, eviden
         note = ""
         if e > FLAG_MM:
             note = f"expected error {e:.1f} mm, {1 - evidence.cut[b]:.0%} of the bone on the scan"
-        out[int(label)] = BoneFit(float(1 - evidence.cut[b]), mean, e, 1.0 / (1.0 + e / 3.0), bool(note), note)
+        sure = 1.0 / (1.0 + e / 3.0)
+        out[int(label)] = BoneFit(float(1 - evidence.cut[b]), mean, e, sure, bool(note), note, evidence.of(b))
     return out
