@@ -41,7 +41,8 @@ CARTILAGE_SIDE_MM = 110.0
 @dataclass(frozen=True)
 class Numbering:
     """Ribs on the working grid (uint8 labels), label by interval between discs, discs, share and number of
-    the votes for the level, starts of ribs, level of the uppermost one, and what is doubtful."""
+    the votes for the level, starts of ribs, those of ribs 1-12 with their labels, level of the uppermost one, and what
+    is doubtful."""
 
     ribs: NDArray[np.uint8]
     levels: dict[int, int]
@@ -49,6 +50,7 @@ class Numbering:
     share: float
     votes: int
     starts: tuple[Start, ...]
+    owners: tuple[tuple[int, Start], ...]
     first: int
     flags: tuple[Flag, ...]
 
@@ -94,7 +96,8 @@ def number_bones(
     lost = _lost_pieces(work, comps, attach_orphans(work, comps, ribs))
     if lost:
         flags.append(Flag(ORPHAN, 0, f"{len(lost)} pieces, {sum(lost):.1f} mL, belong to no rib"))
-    return Numbering(ribs, table, discs, share, count, tuple(starts), first, tuple(flags))
+    owners = tuple(sorted((q for own in names.values() for q in own), key=lambda q: q[0]))
+    return Numbering(ribs, table, discs, share, count, tuple(starts), owners, first, tuple(flags))
 
 
 def _lost_pieces(work: Work, comps: NDArray[np.int32], pieces: list[tuple[int, float, int]]) -> list[float]:

@@ -14,6 +14,7 @@ from shapemodel.labels.canal import find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import split_girdle
+from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.quality import arm_position, bone_status, contrast_flag, study_flags
 from shapemodel.labels.records import Labelled, LabelSettings, Overrides
@@ -28,10 +29,9 @@ from shapemodel.reasons import Flag, InputError, StudyError
 
 log = logging.getLogger(__name__)
 
-SPINE_SIDE_MM = 52.0
-SPINE_FRONT_MM = 55.0
-SPINE_BACK_MM = 75.0
-"""Box of the spine around the canal: transverse processes, bodies and aortic spurs, spinous processes."""
+SPINE_MM = (52.0, 55.0, 75.0)
+"""Box of the spine beside, before and behind the canal: transverse processes, bodies and aortic spurs, spinous
+processes."""
 RIB_MARKER_MM = 36.0
 """Sideways from here on a rib is its own marker: the tubercle lies nearer."""
 SMOOTH_MM = 0.6
@@ -184,7 +184,7 @@ def _fine(
     hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage: Mask, plate: Plate, clock: Clock
 ) -> NDArray[np.uint8]:
     """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
-    frame = spine_frame(hu.shape, spacing, work.canal, SPINE_SIDE_MM, SPINE_FRONT_MM, SPINE_BACK_MM)
+    frame = spine_frame(hu.shape, spacing, work.canal, axial_turn(work.canal, numbering.owners), SPINE_MM)
     sub = hu[frame.box]
     low = work.limits.low
     bone = sub > low
@@ -194,6 +194,8 @@ def _fine(
     ribs = upsample(_with_rim(small, work), work.factor, hu.shape)
     own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
     markers[own] = ribs[frame.box][own]
+    necks = neck_markers(frame, bone, numbering.discs, numbering.levels, numbering.owners, work.canal, spacing)
+    markers[necks > 0] = necks[necks > 0]
     clock("markers")
     raw = np.zeros(hu.shape, np.uint8)
     grown = flood(step_cost(sub, low), bone, markers, spacing)
@@ -244,8 +246,7 @@ def _solid_spine(raw, out, spacing: Spacing, hu, frame: SpineFrame, numbering: N
             continue
         box = bounding_box(mask, 4.0, spacing)
         s = frame.s[box]
-        ant = np.broadcast_to(frame.ant[box[0], box[1]], s.shape)
-        lat = np.broadcast_to(frame.lat[box[0], :, box[2]], s.shape)
+        ant, lat = frame.ant[box], frame.lat[box]
         disc = np.zeros(s.shape, bool)
         body = (ant > 6) & (np.abs(lat) < 25)
         if level > 0:

@@ -49,20 +49,27 @@ ABOVE_MM = 1.0
 class SpineFrame:
     """A box of fine voxels around the spine with its coordinates in the canal's frame (mm).
 
-    ``box`` slices of the fine array; ``s`` (Z, Y, X) float32 arclength; ``lat`` (Z, 1, X); ``ant`` (Z, Y, 1).
+    ``box`` slices of the fine array; (Z, Y, X) float32: ``s`` arclength, ``lat`` to the left of the canal, ``ant``
+    in front of it, both as the vertebrae are turned; ``turn`` (Z,) radians by which they are, left side forwards.
     """
 
     box: Box
     s: NDArray[np.float32]
     lat: NDArray[np.float32]
     ant: NDArray[np.float32]
+    turn: NDArray[np.float64]
 
 
 def spine_frame(
-    shape: tuple[int, ...], spacing: Spacing, canal: Canal, side: float, front: float, back: float
+    shape: tuple[int, ...],
+    spacing: Spacing,
+    canal: Canal,
+    turn: NDArray[np.float64],
+    reach: tuple[float, float, float],
 ) -> SpineFrame:
-    """The box within ``side`` of the canal sideways, ``front`` before and ``back`` behind it (mm)."""
+    """The box within ``reach`` mm of the canal: to the sides, before and behind it; ``turn`` (Z,) radians."""
     p = canal.points
+    side, front, back = reach
     y0, y1 = (p[:, 1].min() - front) / spacing[1], (p[:, 1].max() + back) / spacing[1]
     x0, x1 = (p[:, 2].min() - side) / spacing[2], (p[:, 2].max() + side) / spacing[2]
     box = (
@@ -78,7 +85,8 @@ def spine_frame(
     grid = np.stack(np.broadcast_arrays(z[:, None], y[None, :], p[:, 2:3]), axis=-1).reshape(-1, 3)
     s = canal.arclength(grid).reshape(len(z), len(y)).astype(np.float32)
     s3 = s[:, :, None] + lat * canal.tangent[:, 2].astype(np.float32)[:, None, None]
-    return SpineFrame(box, s3, lat, ant)
+    c, t = (f(turn).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    return SpineFrame(box, s3, c * lat + t * ant, c * ant - t * lat, turn)
 
 
 CANAL_SIDE_MM = 14.0

@@ -1,0 +1,144 @@
+"""Rib necks: the piece of a rib between its start beside the spine and its head on the body.
+
+A neck runs in front of the transverse process to the upper edge of its body, and touches both. Bone there is
+given to the rib before vertebrae and ribs meet in the flood; otherwise the flood through a joint that the scan
+does not show as dark takes the head and the neck for the vertebra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from shapemodel.anatomy import RIBS, VERTEBRAE
+from shapemodel.labels.canal import Canal
+from shapemodel.labels.ribs import Start
+from shapemodel.labels.spine import Discs
+from shapemodel.labels.vertebrae import SpineFrame, disc_height
+from shapemodel.mask import Mask, Spacing
+
+HEAD_SIDE_MM = 20.0
+"""Sideways place of a head's outer end; the head itself is left to the flood, whose joint with the body it is."""
+NECK_SIDE_MM = (21.5, 36.0)
+"""Where a neck is free of the body and not yet at the tubercle, mm sideways."""
+HEAD_DEPTH_MM = (11.0, 5.0, 2.0)
+"""mm of the heads of ribs 1-3 in front of the middle of the canal; lower ones lie level with it."""
+HEAD_ABOVE_MM = {1: -5.0, 11: -8.0, 12: -13.0}
+"""Height of a head against the disc above its body; ribs 2-10 lie at :data:`HEAD_LEVEL_MM`."""
+HEAD_LEVEL_MM = -2.0
+NECK_MM = ((1.5, 3.0), (2.0, 3.5))
+"""A neck's middle before and above the line from start to head, and its spread: behind and below is the process."""
+CORRIDOR_MM = 8.0
+"""No neck strays farther from its expected place."""
+GAP_COST = 30.0
+"""A mm outside bone, in mm of the middle of a neck: a hole in a thin cortex is passed, a missing neck is not made."""
+MOST_GAP = 0.25
+"""Larger part of a path outside bone: no neck is seen there."""
+CORE_MM = 1.5
+"""Bone so near to the path is the neck's: less than half its thickness."""
+TURN_SMOOTH_MM = 30.0
+"""Neighbouring levels turn alike: one and a half levels."""
+MOST_TURN_DEG = 30.0
+
+
+def axial_turn(canal: Canal, owners: Sequence[tuple[int, Start]]) -> NDArray[np.float64]:
+    """(Z,) radians by which the vertebrae are turned about the canal, left side forwards, at each slice.
+
+    The ribs of a pair leave the spine equally far in front of it; in a turned patient, or where the spine is
+    twisted, they do not, and everything beside the canal is to be looked for in the turned frame.
+    """
+    level = {label: start for label, start in owners}
+    place, angle = [], []
+    for label in RIBS[:12]:
+        if label in level and label + 12 in level:
+            a, b = level[label], level[label + 12]
+            span = _side(canal, a) - _side(canal, b)
+            place.append(0.5 * (a.s + b.s))
+            angle.append(np.arctan2(a.ant - b.ant, span))
+    if not place:
+        return np.zeros(len(canal.points))
+    s, turn = np.array(place), np.clip(angle, *np.radians([-MOST_TURN_DEG, MOST_TURN_DEG]))
+    weight = np.exp(-0.5 * ((canal.s[:, None] - np.clip(s, canal.s[0], canal.s[-1])[None]) / TURN_SMOOTH_MM) ** 2)
+    weight += 1e-6 * np.exp(-np.abs(canal.s[:, None] - s[None]) / TURN_SMOOTH_MM)  # beyond the ribs: the nearest
+    return np.asarray(weight @ turn / weight.sum(axis=1))
+
+
+def _side(canal: Canal, start: Start) -> float:
+    """mm to the patient's left of the canal."""
+    return float(start.point[2] - canal.at_z(np.array([start.point[0]]))[0, 1])
+
+
+def neck_markers(
+    frame: SpineFrame,
+    bone: Mask,
+    discs: Discs,
+    levels: dict[int, int],
+    owners: Sequence[tuple[int, Start]],
+    canal: Canal,
+    spacing: Spacing,
+) -> NDArray[np.uint8]:
+    """Labels of the ribs whose necks these voxels of ``bone`` (Z, Y, X, in the frame's box) are; 0 elsewhere."""
+    out = np.zeros(frame.s.shape, np.uint8)
+    interval = {label: k for k, label in levels.items() if label in VERTEBRAE}
+    for label, start in owners:
+        k = interval.get(VERTEBRAE[(label - 1) % 12])
+        if k is None or k >= len(discs.s):
+            continue
+        cost, box, lat = _cost(frame, discs, k, (label - 1) % 12 + 1, start, canal)
+        if not cost.size:
+            continue
+        cost = np.where(bone[box], cost, GAP_COST)
+        path = _path(cost, lat, spacing)
+        if path is None or (~bone[box][tuple(path.T)]).mean() > MOST_GAP:
+            continue
+        core = np.ones(cost.shape, bool)
+        core[tuple(path.T)] = False
+        near = ndi.distance_transform_edt(core, sampling=spacing) <= CORE_MM
+        out[box][near & bone[box] & (lat > NECK_SIDE_MM[0]) & (lat < NECK_SIDE_MM[1])] = label
+    return out
+
+
+def _cost(
+    frame: SpineFrame, discs: Discs, k: int, level: int, start: Start, canal: Canal
+) -> tuple[NDArray[np.float64], tuple[slice, ...], NDArray[np.float32]]:
+    """Cost per mm (inf outside the corridor) in a box of the frame around the line from start to head, and mm
+    sideways there; empty where the start is too near to the spine."""
+    sign = 1.0 if start.side == "left" else -1.0
+    row = int(np.abs(canal.points[:, 0] - start.point[0]).argmin())
+    c, s = np.cos(frame.turn[row]), np.sin(frame.turn[row])
+    across = _side(canal, start)
+    side, depth = sign * (c * across + s * start.ant), c * start.ant - s * across
+    if side < NECK_SIDE_MM[1]:
+        return np.zeros((0, 0, 0)), (slice(0),) * 3, np.zeros((0, 0, 0), np.float32)
+    head_depth = HEAD_DEPTH_MM[level - 1] if level <= len(HEAD_DEPTH_MM) else 0.0
+    head, far = HEAD_ABOVE_MM.get(level, HEAD_LEVEL_MM), start.s - float(discs.s[k])
+    lat = sign * frame.lat
+    t = (lat - HEAD_SIDE_MM) / (side - HEAD_SIDE_MM)
+    ahead = frame.ant - (head_depth + (depth - head_depth) * t)
+    above = frame.s - disc_height(discs, k, frame.ant) - (head + (far - head) * t)
+    near = (lat > NECK_SIDE_MM[0] - 1.0) & (lat < side) & (np.abs(ahead) < CORRIDOR_MM) & (np.abs(above) < CORRIDOR_MM)
+    if not near.any():
+        return np.zeros((0, 0, 0)), (slice(0),) * 3, np.zeros((0, 0, 0), np.float32)
+    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(near))
+    cost = 1.0 + sum(((x[box] - m) / sd) ** 2 for x, (m, sd) in zip((ahead, above), NECK_MM, strict=True))
+    return np.where(near[box], np.minimum(cost, GAP_COST), np.inf), box, lat[box]
+
+
+def _path(cost: NDArray[np.float64], lat: NDArray[np.float32], spacing: Spacing) -> NDArray[np.int64] | None:
+    """(n, 3) voxels of the cheapest way from the outer end of a neck to its head; None where there is none."""
+    from skimage.graph import MCP_Geometric
+
+    open_ = np.isfinite(cost)
+    starts = np.argwhere(open_ & (lat > NECK_SIDE_MM[1] - 1.0))
+    ends = np.argwhere(open_ & (lat < NECK_SIDE_MM[0] + 1.0))
+    if not len(starts) or not len(ends):
+        return None
+    mcp = MCP_Geometric(np.where(open_, cost, -1.0), fully_connected=True, sampling=spacing)
+    total, _ = mcp.find_costs(starts, ends)
+    reached = total[tuple(ends.T)]
+    if not np.isfinite(reached).any():
+        return None
+    return np.array(mcp.traceback(tuple(ends[int(reached.argmin())])), np.int64)
