@@ -15,6 +15,9 @@ GIRDLE_MM = 16.5
 MIN_SEED_ML = 1.0
 DEEP_MM = 28.0
 """Scapula, clavicle and humerus all reach so far from the lungs; the bulge of a rib in a big chest does not."""
+BELOW_APEX_MM = 130.0
+"""Every girdle bone reaches up to here at least, measured from the apex of the lungs: the scapula, the lowest, begins
+at the second rib. Front ends of the lower ribs lie as far from the lungs, but all below."""
 MAX_DEPTH_MM = 6.0
 """Depth at which watershed basins are cut off: half the thickness of the thickest rib."""
 
@@ -35,7 +38,11 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
     deep = np.zeros(n + 1, np.float32)
     np.maximum.at(deep, lab[far], work.lung_mm[far])
     deep[np.unique(lab[-1])] = np.inf  # cut by the top of the scan: only its lower tip is seen
-    real = (ml > MIN_SEED_ML) & (deep > DEEP_MM)
+    apex = int(np.flatnonzero((work.lung_mm == 0.0).any(axis=(1, 2)))[-1])
+    highest = np.full(n + 1, -1)
+    np.maximum.at(highest, lab[far], np.nonzero(far)[0])
+    high = highest > apex - BELOW_APEX_MM / work.spacing[0]
+    real = (ml > MIN_SEED_ML) & (deep > DEEP_MM) & high
     real[0] = False
     seed = real[lab]
     if not seed.any():
