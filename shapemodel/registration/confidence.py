@@ -7,8 +7,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from shapemodel.anatomy import RIBS
 from shapemodel.correspondence import BoneFit
+from shapemodel.mesh import Points
 from shapemodel.reasons import flag_code
+from shapemodel.registration.fit import Field
 from shapemodel.registration.match import Pairs
 from shapemodel.registration.prepare import Prepared
 
@@ -39,12 +42,14 @@ class Evidence:
     cut : part of its area that is not seen
     rough : root mean square of the normal distances before the fine fit, mm: another shape than the prior's
     slide : standard deviation of the least known rigid motion, mm for 1 mm of noise
+    bend : mm by which the bone had to be turned, stretched and bent against the thorax as a whole
     rib : it is a rib, which can slide along itself
     """
 
     cut: NDArray[np.float64]
     rough: NDArray[np.float64]
     slide: NDArray[np.float64]
+    bend: NDArray[np.float64]
     rib: NDArray[np.bool_]
 
     def of(self, bone: int) -> dict[str, float]:
@@ -55,6 +60,22 @@ class Evidence:
         """(B, 4) columns of the regression, in the order of ``WEIGHTS``."""
         columns = [np.ones_like(self.cut), np.log(self.slide + 0.5), np.log(self.rough + 0.05), self.rib.astype(float)]
         return np.column_stack(columns)
+
+
+def evidence(prepared: Prepared, field: Field, smooth: Points, ahead: Pairs, seen: NDArray[np.bool_]) -> Evidence:
+    """Evidence of a fit: its coefficients, its vertices ``smooth`` (V, 3) and their partners before the fine stage."""
+    p = prepared
+    miss = ((ahead.goal - smooth[p.nodes]) * ahead.direction).sum(-1)
+    own = p.bone[p.nodes] @ field.bone
+    count = p.weight.sum(1)
+    own -= ((p.weight[..., None] * own).sum(1) / count[:, None])[:, None]
+    return Evidence(
+        cut=1.0 - np.bincount(p.index, p.areas * seen) / np.bincount(p.index, p.areas),
+        rough=np.sqrt((ahead.weight * miss**2).sum(1) / np.maximum(ahead.weight.sum(1), 1e-9)),
+        slide=weakest_motion(smooth[p.nodes], ahead),
+        bend=(p.weight * np.linalg.norm(own, axis=2)).sum(1) / count,
+        rib=np.isin(p.labels, RIBS),
+    )
 
 
 def weakest_motion(points: NDArray, pairs: Pairs) -> NDArray[np.float64]:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shapemodel.anatomy import RIBS, names
+from shapemodel.anatomy import names
 from shapemodel.contact import separate
 from shapemodel.correspondence import BoneFit, Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
-from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, judge, weakest_motion
+from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, evidence, judge
 from shapemodel.registration.ends import CUT_MM, Anchors, anchors
 from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
@@ -168,19 +168,13 @@ def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
     return y
 
 
-def gather(s: Scene, smooth: Points, seen: NDArray[np.bool_]) -> Evidence:
-    """What the fit before the fine stage, ``smooth`` (V, 3), says of its own error."""
+def gather(s: Scene, field: Field, seen: NDArray[np.bool_]) -> Evidence:
+    """What the fit before the fine stage says of its own error."""
     p = s.prepared
-    normals = vertex_normals(smooth, p.mesh.faces)
-    ahead = forward(s.target, s.forest, p.nodes, smooth, normals, 3.0)
+    smooth = deformed(s, field)
+    ahead = forward(s.target, s.forest, p.nodes, smooth, vertex_normals(smooth, p.mesh.faces), 3.0)
     ahead.weight[:] *= p.weight * s.seen(smooth[p.nodes])
-    miss = ((ahead.goal - smooth[p.nodes]) * ahead.direction).sum(-1)
-    return Evidence(
-        cut=1.0 - np.bincount(p.index, p.areas * seen) / np.bincount(p.index, p.areas),
-        rough=np.sqrt((ahead.weight * miss**2).sum(1) / np.maximum(ahead.weight.sum(1), 1e-9)),
-        slide=weakest_motion(smooth[p.nodes], ahead),
-        rib=np.isin(p.labels, RIBS),
-    )
+    return evidence(p, field, smooth, ahead, seen)
 
 
 def flags(bones: dict[int, BoneFit]) -> tuple[Flag, ...]:
@@ -227,7 +221,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
             y = separate(prepared.mesh.with_vertices(y), rounds=settings.contact_rounds).mesh.vertices
         normals = vertex_normals(y, prepared.mesh.faces)
         seen, residual = visibility(y, normals, prepared.mesh.bone, target, samples.fov)
-        bones = judge(prepared, seen, residual, gather(s, smooth, seen))
+        bones = judge(prepared, seen, residual, gather(s, field, seen))
     return Registration(
         vertices=y,
         visible=seen,
