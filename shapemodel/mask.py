@@ -34,6 +34,8 @@ LOW_RANGE_HU = (158.0, 200.0)
 """Outline of bone: below, cartilage and enhanced muscle join it; above, thin cortex is lost to partial volume."""
 DEFAULT_TISSUE_HU = 50
 """Unenhanced muscle and blood."""
+DEFAULT_NOISE_HU = 30.0
+"""Noise of a 2 mm slice with a medium kernel, in case that the soft tissue has no upper flank."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def find_thresholds(hu: HU, inside: Mask) -> Thresholds:
     mid: NDArray[np.float64] = edges[:-1] + np.float64(2.0)
     smooth = ndi.gaussian_filter1d(counts, 2.0)
     near = (mid > -10) & (mid < 130)
-    peak = float(mid[near][smooth[near].argmax()]) if smooth[near].any() else float(DEFAULT_TISSUE_HU)
+    peak = _top(smooth, mid, near) if smooth[near].any() else float(DEFAULT_TISSUE_HU)
     sigma = _upper_flank(smooth, mid, peak)
     low = float(np.clip(peak + FLANK_SIGMAS * sigma, *LOW_RANGE_HU))
     above = mid > peak
@@ -127,11 +129,24 @@ def find_thresholds(hu: HU, inside: Mask) -> Thresholds:
     return Thresholds(low, working, peak, sigma)
 
 
+def _top(counts: NDArray[np.float64], mid: NDArray[np.float64], near: Mask) -> float:
+    """Top of the parabola through the highest bin among ``near`` and its neighbours, HU."""
+    k = int(np.flatnonzero(near)[counts[near].argmax()])
+    a, b, c = counts[k - 1], counts[k], counts[k + 1]
+    bend = a - 2 * b + c
+    shift = 0.5 * (a - c) / bend if bend < 0 else 0.0
+    return float(mid[k] + np.clip(shift, -0.5, 0.5) * (mid[1] - mid[0]))
+
+
 def _upper_flank(counts: NDArray[np.float64], mid: NDArray[np.float64], peak: float) -> float:
     """Sigma of the upper side of the peak: where it has fallen to exp(-1/2) of its height."""
-    k = int(np.searchsorted(mid, peak))
-    below = np.flatnonzero(counts[k:] < counts[k] * np.exp(-0.5))
-    return float(mid[k + below[0]] - mid[k]) if len(below) else 30.0
+    k = int(np.abs(mid - peak).argmin())
+    level = counts[k] * np.exp(-0.5)
+    below = np.flatnonzero(counts[k:] < level)
+    if not len(below):
+        return DEFAULT_NOISE_HU
+    j = k + int(below[0])  # the crossing lies between bins j - 1 and j; a whole bin would be 4 x 4 HU of threshold
+    return float(np.interp(-level, [-counts[j - 1], -counts[j]], [mid[j - 1], mid[j]]) - peak)
 
 
 def _otsu(counts: NDArray[np.float64], mid: NDArray[np.float64]) -> float:
