@@ -47,6 +47,8 @@ def save_model(model: ShapeModel, path: str | Path) -> Path:
                 own.create_dataset(name, data=getattr(model, name), track_times=False)
             own.create_dataset("bone", data=model.reference.bone, track_times=False)
             own.create_dataset("reference", data=model.reference.vertices, track_times=False)
+            if model.base is not None:
+                own.create_dataset("base", data=model.base, track_times=False)
             for name in sorted(model.covariates):
                 own.create_dataset(f"covariates/{name}", data=model.covariates[name], track_times=False)
 
@@ -74,9 +76,12 @@ def load_model(path: str | Path) -> ShapeModel:
         basis = f["model/pcaBasis"][()]
         arrays = {k: own[k][()] for k in OWN_ARRAYS}
         reference = Mesh(own["reference"][()], f["representer/cells"][()].T, own["bone"][()])
+        base = own["base"][()] if "base" in own else None
         covariates = {k: own["covariates"][k][()] for k in own["covariates"]} if "covariates" in own else {}
     modes = np.ascontiguousarray(basis.T.reshape(basis.shape[1], -1, 3), np.float32)
-    return ShapeModel(reference=reference, modes=modes, covariates=covariates, **arrays, **_from_header(meta))
+    return ShapeModel(
+        reference=reference, modes=modes, covariates=covariates, base=base, **arrays, **_from_header(meta)
+    )
 
 
 def _write_statismo(f: Any, model: ShapeModel) -> None:

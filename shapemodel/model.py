@@ -54,6 +54,8 @@ class ShapeModel:
     sem : (V,) mm, standard error of the mean (root of the three coordinates' summed variances)
     group : pooled, female, male or a given name
     metadata : JSON-able facts (settings, posture, hash of the cohort, format)
+    base : (V, 3) mm, the mean healed so that it passes the gate of exported shapes (:mod:`shapemodel.ready`), which
+        spares every query that work; None when it was not made
     """
 
     reference: Mesh
@@ -71,6 +73,7 @@ class ShapeModel:
     sem: NDArray[np.float64]
     group: str = "pooled"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    base: Points | None = None
 
     @property
     def n_subjects(self) -> int:

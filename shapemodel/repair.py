@@ -7,7 +7,7 @@ other is taken back. The energy is the inverse mean ratio with a regularised sig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
+from shapemodel.clearing import clear
 from shapemodel.contact import separate
 from shapemodel.intersections import intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_normals
-from shapemodel.meshquality import SHAPE_GATE, Gate, Verdict, assess, triangle_metrics
+from shapemodel.meshquality import SHAPE_GATE, SHARE, Gate, Verdict, assess, triangle_metrics
 
 POWER = 6
 """Exponent of the inverse mean ratio in the energy: the larger, the more the worst triangle counts."""
@@ -28,6 +29,12 @@ MARGIN_DEG = 2.0
 
 ROLL_BACK_ROUNDS = 8
 """Halvings of a move that makes triangles cut each other; the last three take it back altogether."""
+
+WIDE_ROUNDS, WIDE_ITERATIONS, WIDE_MM = 12, 60, 4.0
+"""Rounds, quasi-Newton steps a round, and farthest slide in a round, mm, where a squeezed end is spread out."""
+
+TURNS = 4
+"""Turns of spreading and clearing, at most."""
 
 PULL = 1e-3
 """Weight, per mm2, that keeps vertices where they were when their triangles do not mind."""
@@ -43,12 +50,15 @@ class RepairSettings:
     rings : rings of neighbours around a bad triangle that may move
     iterations : quasi-Newton steps a round
     most_mm : farthest a vertex may slide in one round
+    wider : rings tried one after another, with as many rounds as needed, where a bone stays below the hard limit: a
+        squeezed end has to be spread over much of its bone
     """
 
     rounds: int = 3
     rings: int = 3
     iterations: int = 25
     most_mm: float = 1.5
+    wider: tuple[int, ...] = (6, 12, 25)
 
 
 @dataclass(frozen=True)
@@ -75,26 +85,31 @@ def repair(mesh: Mesh, gate: Gate = SHAPE_GATE, *, settings: RepairSettings = Re
     The surface stays what it was (vertices are projected onto it); no face cuts another that did not before.
     """
     moved = mesh.vertices.copy()
-    off = np.zeros(len(moved))
     for label in mesh.labels:
         v, f, ids = mesh.select(label)
-        moved[ids] = improve(v, f, gate.min_angle_target, settings=settings)
+        moved[ids] = _improve_until(v, f, gate, settings)
     moved, back = _roll_back(mesh, moved)
-    for label in mesh.labels:
-        v, f, ids = mesh.select(label)
-        changed = np.flatnonzero((moved[ids] != v).any(axis=1))
-        if len(changed):
-            off[ids[changed]] = np.linalg.norm(project(moved[ids][changed], v, f) - moved[ids][changed], axis=1)
-    return Repaired(mesh.with_vertices(moved), np.linalg.norm(moved - mesh.vertices, axis=1), off, back)
+    made = mesh.with_vertices(moved)
+    return Repaired(made, np.linalg.norm(moved - mesh.vertices, axis=1), off_surface(made, mesh), back)
 
 
 def heal(
-    mesh: Mesh, gate: Gate = SHAPE_GATE, *, rounds: int = 3, settings: RepairSettings = RepairSettings()
-) -> Repaired:  # noqa: B008
+    mesh: Mesh,
+    gate: Gate = SHAPE_GATE,
+    *,
+    base: Points | None = None,
+    rounds: int = 3,
+    settings: RepairSettings = RepairSettings(),  # noqa: B008
+) -> Repaired:
     """Everything a deformed shape may need: bones out of each other, then better triangles, until the gate passes.
 
     Of all states the one with the fewest failures of the gate is returned (least cutting pairs first), so the
     result is never worse than the input. ``off_surface_mm`` is what parting the bones cost.
+
+    Parameters
+    ----------
+    base : (V, 3) a shape on these triangles that passes the gate; where pushing and sliding did not help, the shape
+        follows it (:mod:`shapemodel.clearing`)
     """
     best, verdict = mesh, assess(mesh, gate)
     current, back = mesh, 0
@@ -107,13 +122,61 @@ def heal(
         now = assess(current, gate)
         if _rank(now) < _rank(verdict):
             best, verdict = current, now
+    if base is not None and not verdict.passed:
+        best = settle(best, base, gate, settings=settings)
+    return Repaired(best, np.linalg.norm(best.vertices - mesh.vertices, axis=1), off_surface(best, mesh), back)
+
+
+def settle(
+    mesh: Mesh,
+    base: Points,
+    gate: Gate = SHAPE_GATE,
+    *,
+    settings: RepairSettings = RepairSettings(),  # noqa: B008
+) -> Mesh:
+    """The same without pushing, and faster: triangles spread along their bones, then the shape cleared, in turns.
+
+    What is folded or cuts follows the base a little; what is merely squeezed is spread, so it stays on its surface.
+    Of all states the one with the fewest failures is returned.
+    """
+    best, current = mesh, mesh
+    verdict = now = assess(mesh, gate)
+    for _ in range(TURNS):
+        if verdict.passed:
+            break
+        current = clear(_spread(current, now, gate, settings), base, gate).mesh
+        now = assess(current, gate)
+        if _rank(now) < _rank(verdict):
+            best, verdict = current, now
+    return best
+
+
+def _spread(mesh: Mesh, verdict: Verdict, gate: Gate, s: RepairSettings) -> Mesh:
+    """Bones with triangles beyond the hard limits slid into better ones; all bones when too many miss the target.
+
+    Bones that cut themselves wait for the next turn: sliding cannot unfold them.
+    """
+    pairs = verdict.intersections.bones
+    folded = set(pairs[pairs[:, 0] == pairs[:, 1]].ravel().tolist())
+    angle = triangle_metrics(mesh.vertices, mesh.faces)["min_angle"]
+    all_of_them = np.percentile(angle, 100 - SHARE) < gate.min_angle_target + 1.0
+    moved = mesh.vertices.copy()
+    for label in set(mesh.labels) - folded:
+        v, f, ids = mesh.select(label)
+        if all_of_them or _worst(v, f, gate.min_angle_hard) > 0:
+            moved[ids] = _improve_until(v, f, gate, s)
+    return mesh.with_vertices(moved)
+
+
+def off_surface(moved: Mesh, mesh: Mesh) -> NDArray[np.float64]:
+    """(V,) mm, distance of each vertex that moved from its bone's surface before."""
     off = np.zeros(len(mesh.vertices))
     for label in mesh.labels:
         v, f, ids = mesh.select(label)
-        moved = ids[(best.vertices[ids] != v).any(axis=1)]
-        if len(moved):
-            off[moved] = np.linalg.norm(project(best.vertices[moved], v, f) - best.vertices[moved], axis=1)
-    return Repaired(best, np.linalg.norm(best.vertices - mesh.vertices, axis=1), off, back)
+        gone = ids[(moved.vertices[ids] != v).any(axis=1)]
+        if len(gone):
+            off[gone] = np.linalg.norm(project(moved.vertices[gone], v, f) - moved.vertices[gone], axis=1)
+    return off
 
 
 def _rank(verdict: Verdict) -> tuple[int, int, float]:
@@ -143,6 +206,24 @@ def improve(
         if _score(current, faces, target_deg) > _score(best, faces, target_deg):
             best = current
     return best
+
+
+def _improve_until(vertices: Points, faces: Faces, gate: Gate, s: RepairSettings) -> Points:
+    """Slide around bad triangles; over wider surroundings while any angle stays below the hard limit."""
+    best = improve(vertices, faces, gate.min_angle_target, settings=s)
+    for rings in s.wider:
+        if _worst(best, faces, gate.min_angle_hard) <= 0:
+            break
+        wide = replace(s, rings=rings, rounds=WIDE_ROUNDS, iterations=WIDE_ITERATIONS, most_mm=WIDE_MM)
+        trial = improve(vertices, faces, gate.min_angle_target, settings=wide)
+        if _worst(trial, faces, gate.min_angle_hard) < _worst(best, faces, gate.min_angle_hard):
+            best = trial
+    return best
+
+
+def _worst(vertices: Points, faces: Faces, limit: float) -> float:
+    """How far, degrees, the smallest angle is below a limit and its margin; 0 or less where it is not."""
+    return limit + MARGIN_DEG - float(triangle_metrics(vertices, faces)["min_angle"].min())
 
 
 def project(points: Points, vertices: Points, faces: Faces) -> Points:
