@@ -20,7 +20,8 @@ from shapemodel.intersections import intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points, join, volume
 from shapemodel.meshquality import TEMPLATE_GATE, open_edges, triangle_metrics
 from shapemodel.reasons import StudyError
-from shapemodel.repair import heal, improve
+from shapemodel.repair import heal
+from shapemodel.sliding import improve
 from shapemodel.surfaces import euler_number, keep_pieces, to_volume
 
 logger = logging.getLogger(__name__)

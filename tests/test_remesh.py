@@ -13,7 +13,8 @@ from shapemodel.mesh import join, volume
 from shapemodel.meshquality import SHAPE_GATE, TEMPLATE_GATE, assess, triangle_metrics
 from shapemodel.reasons import StudyError
 from shapemodel.remesh import RemeshSettings, edge_for_vertices, remesh, remesh_bones
-from shapemodel.repair import heal, improve, project, repair
+from shapemodel.repair import heal, repair
+from shapemodel.sliding import improve, project
 
 
 def ellipsoid(axes: tuple[float, float, float], at: tuple[float, float, float] = (0, 0, 0), level: int = 4):
