@@ -21,7 +21,7 @@ from shapemodel.labels.records import Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import Plate, find_plate
-from shapemodel.labels.vertebrae import SpineFrame, arch_from_above, canal_mask, disc_height, level_markers, spine_frame
+from shapemodel.labels.vertebrae import SpineFrame, hold_levels, canal_mask, disc_height, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
 from shapemodel.mask import Mask, Spacing, Thresholds, measure
@@ -199,7 +199,7 @@ def _fine(
     clock("markers")
     raw = np.zeros(hu.shape, np.uint8)
     grown = flood(step_cost(sub, low), bone, markers, spacing)
-    raw[frame.box] = arch_from_above(grown, frame, numbering.discs, numbering.levels)
+    raw[frame.box] = hold_levels(grown, frame, numbering.discs, numbering.levels)
     clock("flood")
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask

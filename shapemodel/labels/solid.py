@@ -12,6 +12,8 @@ RIB_CLOSE_MM = 2.0
 """Half of the widest gap that partial volume leaves in a rib's cortex."""
 PLATE_CLOSE_MM = 7.0
 """Half of the widest joint of a sternum (manubrium and body, body and xiphoid)."""
+BODY_CLOSE_MM = 2.5
+"""Half of the widest hole in a body's cortex that the axial filling cannot close; more fills the waist of bodies."""
 HOLLOW = 0.6
 """A slice of sternum that fills less of its convex hull is a broken shell."""
 RIB_HOLE_MM2 = 250.0
@@ -154,7 +156,7 @@ def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spa
     what is bone already may be.
     """
     out = mask.copy()
-    front = close_mm(mask & body, 8.0, spacing) & body & ~disc
+    front = close_mm(mask & body, BODY_CLOSE_MM, spacing) & body & ~disc
     out |= front
     arch = close_mm(mask & ~body, 2.0, spacing)
     out |= arch & ~body

@@ -38,11 +38,21 @@ PROCESS_HEIGHT = (0.40, 1.0)
 
 JOINT_SIDE_MM = (5.0, 15.0)
 JOINT_DEPTH_MM = (-15.0, -9.0)
-JOINT_HEIGHT = (-0.08, 0.20)
-"""Inferior articular processes hang behind the joint, down to the top of the next body."""
+JOINT_HEIGHT = (0.06, 0.24)
+"""Inferior articular processes hang behind the joint; where they end below the disc is left to the flood."""
+PILLAR_SIDE_MM = (10.0, 24.0)
+PILLAR_DEPTH_MM = (-8.0, 4.0)
+PILLAR_HEIGHT = (0.25, 0.9)
+"""Articular pillars and transverse processes of a neck stand beside the canal, further forward than those of a
+chest: without a marker of their own those of C7 go to T1."""
 ARCH_MM = 6.0
 """What lies less far in front of the canal's middle is arch."""
+ARCH_SIDE_MM = 20.0
+"""Further out are transverse processes, which may rise above their own disc."""
+COLUMN_SIDE_MM = 24.0
+"""Half width of the broadest body with its spurs; rib necks lie further out."""
 ABOVE_MM = 1.0
+"""How surely the place of a disc is known."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,9 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
     process = process & (frame.ant > PROCESS_DEPTH_MM[0]) & (frame.ant < PROCESS_DEPTH_MM[1]) & bone
     joint = (side > JOINT_SIDE_MM[0]) & (side < JOINT_SIDE_MM[1])
     joint = joint & (frame.ant > JOINT_DEPTH_MM[0]) & (frame.ant < JOINT_DEPTH_MM[1]) & bone
+    pillar = (side > PILLAR_SIDE_MM[0]) & (side < PILLAR_SIDE_MM[1])
+    pillar = pillar & (frame.ant > PILLAR_DEPTH_MM[0]) & (frame.ant < PILLAR_DEPTH_MM[1]) & bone
+    top = max((k for k, label in levels.items() if label < OTHER_BONE), default=n)
     heights = np.diff(discs.s)
     for k, label in levels.items():
         low = disc_height(discs, k - 1, frame.ant) if k > 0 else disc_height(discs, 0, frame.ant) - heights[0]
@@ -137,28 +150,32 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
             (process, PROCESS_HEIGHT),
             (joint, JOINT_HEIGHT),
         )
+        if k > top:
+            parts = (*parts, (pillar, PILLAR_HEIGHT))
         for part, (a, b) in parts:
             out[part & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
     return out
 
 
-def arch_from_above(
+def hold_levels(
     labels: NDArray[np.uint8], frame: SpineFrame, discs: Discs, levels: dict[int, int]
 ) -> NDArray[np.uint8]:
-    """Give arch bone above a vertebra's own upper disc to the vertebra of that height.
+    """Give bone that a flood took from beyond a vertebra's own discs to its neighbour; changes ``labels``.
 
-    Arches hang down over the next level, they never rise above their own disc (superior articular processes end
-    at it), so a flood that climbed through a facet joint is put right.
+    Bodies end at their discs both ways, also where spurs bridge these. Arches hang down over the next level but never
+    rise above their own disc (superior articular processes end near it).
     """
-    arch = frame.ant < ARCH_MM
-    own = {label: k for k, label in levels.items() if label < OTHER_BONE}
-    for label in sorted(own, key=lambda q: own[q]):
-        k = own[label]
-        if k >= len(discs.s) or k + 1 not in levels:
-            continue
-        wrong = (labels == label) & arch
-        wrong &= frame.s > disc_height(discs, k, frame.ant) + ABOVE_MM
-        labels[wrong] = levels[k + 1]
+    body = (frame.ant >= ARCH_MM) & (np.abs(frame.lat) < COLUMN_SIDE_MM)
+    own = sorted((k, label) for k, label in levels.items() if label < OTHER_BONE)
+    for k, label in own:
+        if k < len(discs.s) and k + 1 in levels:
+            over = (labels == label) & (((frame.ant < ARCH_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)) | body)
+            over &= frame.s > disc_height(discs, k, frame.ant) + ABOVE_MM
+            labels[over] = levels[k + 1]
+    for k, label in own[::-1]:
+        if k > 0 and k - 1 in levels:
+            under = (labels == label) & body & (frame.s < disc_height(discs, k - 1, frame.ant) - ABOVE_MM)
+            labels[under] = levels[k - 1]
     return labels
 
 
