@@ -21,7 +21,7 @@ from shapemodel.labels.records import Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import Plate, find_plate
-from shapemodel.labels.vertebrae import SpineFrame, hold_levels, canal_mask, disc_height, level_markers, spine_frame
+from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, hold_levels, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
 from shapemodel.mask import Mask, Spacing, Thresholds, measure
