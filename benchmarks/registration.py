@@ -29,8 +29,8 @@ import registration_scores as scores
 from registration_cases import Case
 
 import shapemodel
-from shapemodel.correspondence import Registration
-from shapemodel.mesh import Mesh
+from shapemodel.correspondence import Registration, from_mesh, to_mesh
+from shapemodel.mesh import Mesh, read_vtp, write_vtp
 from shapemodel.registration import Prepared, prepare, register
 
 Row = dict[str, object]
@@ -128,7 +128,7 @@ def measure(found: Iterator[Case], rows: Rows, bones: Rows) -> None:
         say(row)
 
 
-def real_pairs(labels: list[Path], o: argparse.Namespace, rows: Rows) -> None:
+def real_pairs(labels: list[Path], o: argparse.Namespace, rows: Rows, bones: Rows) -> None:
     """Every ordered pair of real subjects: distances, wrong bones, flips, cuts; then A->B->A from both directions."""
     bench, names = Bench(), [p.name.removesuffix(".nii.gz") for p in labels]
     surfaces = {
@@ -138,21 +138,23 @@ def real_pairs(labels: list[Path], o: argparse.Namespace, rows: Rows) -> None:
     made = {
         n: cases.kept(o.work / f"template_{n}.vtp", lambda m=m: cases.clean_template(m)) for n, m in surfaces.items()
     }
-    fits: dict[tuple[str, str], tuple[Mesh, Registration]] = {}
     for a, b in [(a, b) for a in names for b in names if a != b]:
         if rows.has(f"{a}>{b}", "ours"):
             continue
         found, cost = bench.run(made[a], surfaces[b])
-        fits[a, b] = made[a], found
+        write_vtp(to_mesh(found, made[a]), o.work / f"fit_{a}_{b}_{CODE}.vtp")
         row: Row = {"case": f"{a}>{b}", "method": "ours", "code": CODE}
-        row |= {**scores.surface_scores(made[a], found, surfaces[b]), **cost}
-        if (b, a) in fits:
-            for x, y in ((a, b), (b, a)):
-                both = scores.there_and_back(fits[x, y], fits[y, x])
-                rows.add([{"case": f"{x}>{y}>{x}", "method": "ours", "code": CODE, **both}])
-                say(rows.rows[-1])
-        rows.add([row])
-        say(row)
+        rows.add([{**row, **scores.surface_scores(made[a], found, surfaces[b]), **cost}])
+        say(rows.rows[-1])
+    for a, b in [(a, b) for a in names for b in names if a != b]:
+        if rows.has(f"{a}>{b}>{a}", "ours"):
+            continue
+        there, back = ((made[x], from_mesh(read_vtp(o.work / f"fit_{x}_{y}_{CODE}.vtp"))) for x, y in ((a, b), (b, a)))
+        both, each = scores.there_and_back(there, back)
+        row = {"case": f"{a}>{b}>{a}", "method": "ours", "code": CODE}
+        bones.add({**row, **r} for r in each)
+        rows.add([{**row, **both}])
+        say(rows.rows[-1])
 
 
 def summary(rows: list[Row], group: int = 0) -> Iterator[Row]:
@@ -207,7 +209,7 @@ def main() -> None:
 
         measure(islice(chosen(o), o.most), rows, Rows(o.work / "bones.csv"))
     elif o.part == "real":
-        real_pairs(o.labels, o, rows)
+        real_pairs(o.labels, o, rows, Rows(o.work / "real_bones.csv"))
     elif o.part == "peers":
         import registration_peers
 

@@ -131,8 +131,10 @@ def surface_scores(template: Mesh, found: Registration, target: Mesh) -> dict[st
     }
 
 
-def there_and_back(first: tuple[Mesh, Registration], second: tuple[Mesh, Registration]) -> dict[str, float]:
-    """A->B->A: (template of A, its fit to B) and (template of B, its fit to A).
+def there_and_back(
+    first: tuple[Mesh, Registration], second: tuple[Mesh, Registration]
+) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """A->B->A: (template of A, its fit to B) and (template of B, its fit to A); of all, and a row a bone.
 
     A vertex of A's template goes to B, from there as a point fixed on B's own template back to A. Vertices count
     that both scans show and no prior made.
@@ -140,18 +142,24 @@ def there_and_back(first: tuple[Mesh, Registration], second: tuple[Mesh, Registr
     from shapemodel.phantom.truth import closest
 
     (one, to_b), (two, to_a) = first, second
-    back, sound = np.full_like(one.vertices, np.nan), np.zeros(len(one.vertices), dtype=bool)
-    own_b = ~np.asarray(two.arrays["prior"], bool) & to_a.visible
+    off, rows = [], []
+    own_a, own_b = (~np.asarray(m.arrays["prior"], bool) & f.visible for m, f in ((one, to_b), (two, to_a)))
     for label in sorted(set(one.labels) & set(two.labels)):
         v, f, ids = two.select(label)
-        own = np.flatnonzero(one.bone == label)
+        own = np.flatnonzero((one.bone == label) & own_a)
+        if not len(own):
+            continue
         face, bary, gap = closest(to_b.vertices[own], v, f)
         corner = ids[f[face]]
-        back[own] = np.einsum("nk,nkd->nd", bary, to_a.vertices[corner])
-        sound[own] = own_b[corner].all(1) & (gap < SEEN_MM)
-    sound &= to_b.visible & ~np.asarray(one.arrays["prior"], bool)
-    off = np.linalg.norm(back - one.vertices, axis=1)[sound]
-    return {"there_and_back": float(off.mean()), "there_and_back_p95": float(np.percentile(off, 95))}
+        back = np.einsum("nk,nkd->nd", bary, to_a.vertices[corner])
+        away = np.linalg.norm(back - one.vertices[own], axis=1)[own_b[corner].all(1) & (gap < SEEN_MM)]
+        off.append(away)
+        if len(away) >= LEAST_VERTICES:
+            fit = to_b.bones[label]
+            rows.append({"bone": label, "error": float(away.mean()), "expected": fit.expected_mm, **fit.evidence})
+    every = np.concatenate(off)
+    total = {"there_and_back": float(every.mean()), "there_and_back_p95": float(np.percentile(every, 95))}
+    return total, rows
 
 
 def reset_peak() -> None:
