@@ -18,7 +18,7 @@ from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSUR
 from shapemodel.registration.ends import CUT_MM, Anchors, anchors
 from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
-from shapemodel.registration.prepare import Prepared, prepare
+from shapemodel.registration.prepare import Prepared, prepare, sound
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.soft import Cloud, soft_assign, thin
 from shapemodel.registration.start import Similarity, check_target, exchange, place, swapped
@@ -209,6 +209,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
     with threadpool_limits(limits=1):
         prepared = template if isinstance(template, Prepared) else prepare(template, prior=settings.prior)
         check_target(target)
+        target = sound(target)
         samples = sample_target(target, prepared.labels, settings.samples)
         start = place(prepared, samples)
         placed = move(samples, start.scale, start.rotation, start.shift)

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from shapemodel.anatomy import MODEL_LABELS
 from shapemodel.intersections import find_intersections
-from shapemodel.mesh import Mesh, vertex_areas, vertex_normals
+from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_areas, vertex_normals
 from shapemodel.reasons import InputError
 from shapemodel.registration.ends import Shaft, shafts
 from shapemodel.registration.prior import Basis, linear, nystrom, spread
@@ -22,6 +22,13 @@ CLEAN = 0.002
 
 MIN_VERTICES = 12
 """A bone of a template with fewer vertices cannot carry a basis."""
+
+
+SOUP = 1.5
+"""More vertices a triangle than this: triangles do not share them (a closed surface has 0.5, a soup 3)."""
+
+SAME_MM = 1e-3
+"""Vertices of a bone nearer than about this are one, where triangles do not share vertices."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,38 @@ class Prepared:
     fine: Basis
     shafts: tuple[Shaft, ...]
     clean: bool
+
+
+def sound(target: Mesh) -> Mesh:
+    """A target's surface without triangles that are edges or vertices of none, triangles joined, normals outwards.
+
+    Such a triangle has an edge of its own and reads as the rim of a cut; a soup of triangles is nothing but rims;
+    a bone turned inside out finds no partner. Doubled triangles do no harm.
+    """
+    v, f, bone = target.vertices, target.faces, target.bone
+    if len(v) > SOUP * len(f):
+        _, first, number = np.unique(
+            np.column_stack([np.round(v / SAME_MM), bone]), axis=0, return_index=True, return_inverse=True
+        )
+        v, bone, f = v[first], bone[first], number.reshape(-1)[f]
+    flat = (f[:, 0] == f[:, 1]) | (f[:, 1] == f[:, 2]) | (f[:, 2] == f[:, 0])
+    f = f[~flat]
+    used = np.zeros(len(v), dtype=bool)
+    used[f] = True
+    inward = np.isin(bone[f[:, 0]], turned_in(v, f, bone))
+    if used.all() and not flat.any() and not inward.any() and v is target.vertices:
+        return target
+    f = np.where(inward[:, None], f[:, ::-1], f)
+    return Mesh(v[used], (np.cumsum(used) - 1)[f], bone[used], target.fov)
+
+
+def turned_in(v: Points, f: Faces, bone: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Labels of the bones whose volume, measured from their centre, is negative; cut surfaces may be open."""
+    own = bone[f[:, 0]]
+    count = np.maximum(np.bincount(bone, minlength=256), 1)
+    center = np.stack([np.bincount(bone, v[:, k], minlength=256) for k in range(3)], 1) / count[:, None]
+    away = v[f[:, 0]] - center[own]
+    return np.flatnonzero(np.bincount(own, (away * face_normals(v, f)).sum(1), minlength=256) < 0)
 
 
 def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:
