@@ -104,6 +104,7 @@ def _model_verbs(verb) -> None:  # noqa: ANN001
     p.add_argument("model", help="model, .h5")
     p.add_argument("-o", "--output", required=True, help="shape: .stl .ply .obj .vtp .vtu .k .inp .bdf")
     p.add_argument("--symmetric", action="store_true", help="its left-right symmetric form")
+    p.add_argument("--raw", action="store_true", help="as it is: neither repaired nor refused")
     p = verb("query", "a shape of a model: percentile of a mode, joint percentile, covariates, or samples")
     p.add_argument("model", help="model, .h5")
     p.add_argument("-o", "--output", required=True, help="shape: .stl .ply .obj .vtp .vtu .k .inp .bdf")
@@ -118,12 +119,14 @@ def _model_verbs(verb) -> None:  # noqa: ANN001
     p.add_argument("--residual-mode", type=int, help="vary what the covariates leave over, with --percentile")
     p.add_argument("--sample", type=int, metavar="N", help="N random shapes, named OUTPUT_1, OUTPUT_2 ...")
     p.add_argument("--seed", type=int, default=1, help="of samples (%(default)s)")
+    p.add_argument("--raw", action="store_true", help="as it is: neither repaired nor refused")
     p = verb("export", "a shape in another format, finite-element decks among them")
     p.add_argument("shape", help="a shape, .vtp")
     p.add_argument("-o", "--output", required=True, help=".k .inp .bdf .stl .ply .obj .vtp .vtu")
     p.add_argument("--title", help="first line of a deck")
     p.add_argument("--units", choices=("mm-kg-ms", "mm-t-s"), default="mm-kg-ms", help="of a deck (%(default)s)")
     p.add_argument("--split", action="store_true", help="decks: nodes in a file of their own, to be swapped")
+    p.add_argument("--raw", action="store_true", help="as it is: neither repaired nor refused")
 
 
 def _review_verbs(verb) -> None:  # noqa: ANN001

@@ -105,7 +105,7 @@ def models(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> 
         "covariates": covariates(workspace, who),
     }
     own = settings.cohort
-    chosen = [asdict(settings.section("completion")), own.modes, own.permutations, own.seed]
+    chosen = [asdict(settings.section("completion")), own.modes, own.permutations, own.seed, own.heal]
     key = stage_key("model", inputs, chosen)
 
     def body(work: Path) -> Outcome:
@@ -114,6 +114,8 @@ def models(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> 
         meshes = [registered_mesh(workspace, s.subject) for s in who]
         done = verbs.completed(meshes, who, covariates=covariates(workspace, who), settings=settings)
         made = verbs.model(done, settings=settings, facts=facts(who))
+        if own.heal:
+            made = verbs.with_bases(made, read_vtp(workspace.folder() / TEMPLATE_FILE))
         for group, fitted in made.items():
             verbs.write_model(fitted, work / model_file(group))
         write_population(done.population, work / POPULATION_FILE)

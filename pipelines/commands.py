@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import gate, verbs
 from pipelines import settings as settings_
-from pipelines import verbs
 from pipelines.progress import shown
 from shapemodel.reasons import InputError
 
@@ -218,8 +218,9 @@ def mean(args: argparse.Namespace) -> None:
     path = output(args)
     fitted = verbs.read_model(args.model)
     mesh = verbs.symmetric_mean(fitted) if args.symmetric else verbs.mean(fitted)
-    write_shape(mesh, path, fitted, f"{fitted.group} mean{' (symmetric)' if args.symmetric else ''}")
-    say(args, f"{path}: mean of {fitted.n_subjects} ({fitted.group})")
+    mesh, cost = (mesh, "as the model has it") if args.raw else gate.passed_on(mesh, verbs.finisher(fitted), path)
+    write_shape(mesh, path, fitted, f"{fitted.group} mean{' (symmetric)' if args.symmetric else ''}", (cost,))
+    say(args, f"{path}: mean of {fitted.n_subjects} ({fitted.group}); {cost}")
 
 
 def write_shape(mesh: Mesh, path: Path, fitted: Any, title: str, notes: tuple[str, ...] = ()) -> None:
@@ -255,10 +256,12 @@ def query(args: argparse.Namespace) -> None:
         residual_mode=None if args.residual_mode is None else (args.residual_mode, (percentiles or [50.0])[0]),
         sample=None if args.sample is None else (args.sample, args.seed),
     )
+    maker = None if args.raw else verbs.finisher(fitted)
     for i, (mesh, found) in enumerate(shapes, 1):
         own = path if len(shapes) == 1 else path.with_name(f"{path.stem}_{i}{path.suffix}")
-        write_shape(mesh, own, fitted, found.what, tuple(found.lines()[1:]))
-        say(args, f"{own}: {' '.join(found.lines())}")
+        mesh, cost = gate.passed_on(mesh, maker, own) if maker else (mesh, "as the model has it")
+        write_shape(mesh, own, fitted, found.what, (*found.lines()[1:], cost))
+        say(args, f"{own}: {' '.join(found.lines())} {cost}")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -268,8 +271,10 @@ def export(args: argparse.Namespace) -> None:
 
     path = output(args)
     info = DeckInfo(title=args.title or Path(args.shape).stem, units=args.units)
-    for written in write_shape(read_vtp(args.shape), path, info, split=args.split):
-        say(args, str(written))
+    mesh = read_vtp(args.shape)
+    mesh, cost = (mesh, "") if args.raw else gate.passed_as_it_is(mesh, path)
+    for written in write_shape(mesh, path, info, split=args.split):
+        say(args, f"{written}: {cost}" if cost else str(written))
 
 
 def edit(args: argparse.Namespace) -> None:

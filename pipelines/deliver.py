@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines import verbs
+from pipelines import gate, verbs
 from pipelines.cohort import DIFFERENCE_FILE, model_file
 from pipelines.settings import Settings
-from pipelines.workspace import COHORT, Outcome, Record, Timing, Workspace, run_stage, stage_key
+from pipelines.workspace import COHORT, Outcome, Record, Timing, Workspace, run_stage, stage_key, write_text
 from shapemodel import render
 from shapemodel.anatomy import bone
 from shapemodel.mesh import Mesh, read_vtp, vertex_areas
+from shapemodel.meshquality import Verdict, assess
+from shapemodel.ready import Ready
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,8 @@ COHORT_FILE = "studies.json"
 LITTLE_SEEN = 0.5
 """Vertices that less than this share of a group's subjects showed are drawn see-through."""
 
-HEALED = ("female", "male")
-"""Groups whose mean is healed before it is written: it takes half a minute each."""
+QUALITY_FILE = "quality.txt"
+"""Tables by part of every shape that was put to the gate."""
 
 FALSE_DISCOVERY = 0.05
 """Rate at which a vertex is called different between the sexes."""
@@ -54,11 +56,11 @@ def results(workspace: Workspace, settings: Settings) -> tuple[Record, Timing | 
 
     def body(work: Path) -> Outcome:
         models = {g: verbs.read_model(workspace.folder() / model_file(g)) for g in model_record.numbers["groups"]}
-        shapes = mean_shapes(models, heal=settings.cohort.heal)
+        shapes, quality = finished(models, settings)
         for name, mesh in shapes.items():
             write_all(mesh, work / name)
-        numbers: dict[str, Any] = {"means": sorted(shapes), "notice": problem}
-        numbers["quality"] = {name: quality_row(mesh) for name, mesh in sorted(shapes.items())}
+        numbers: dict[str, Any] = {"means": sorted(shapes), "notice": problem, **quality_numbers(quality)}
+        write_text(work / QUALITY_FILE, gate.text(quality.verdicts, quality.costs))
         if DIFFERENCE_FILE in model_record.outputs:
             shapes["difference"] = read_vtp(workspace.folder() / DIFFERENCE_FILE)
             shutil.copyfile(workspace.folder() / DIFFERENCE_FILE, work / DIFFERENCE_FILE)
@@ -71,32 +73,59 @@ def results(workspace: Workspace, settings: Settings) -> tuple[Record, Timing | 
     return run_stage(workspace, COHORT, "results", key=key, body=body)
 
 
-def mean_shapes(models: Mapping[str, Any], *, heal: bool) -> dict[str, Mesh]:
-    """Each group's mean, and its left-right symmetric form, by file name."""
+@dataclass(frozen=True)
+class Quality:
+    """What the gate said of each shape by name, what it cost, and whether all have the same ids."""
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[str, str] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+
+    def note(self, name: str, mesh: Mesh, found: Ready | None = None) -> Mesh:
+        """Enter a shape; the mesh as it leaves."""
+        verdict = found.verdict if found else assess(mesh)
+        made = found.mesh if found else mesh
+        self.verdicts[name] = verdict
+        self.rows[name] = gate.row(verdict, len(made.faces), found)
+        self.costs[name] = found.cost if found else "as it is"
+        self.ids.add(gate.ids_of(made))
+        return made
+
+
+def finished(models: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Mesh], Quality]:
+    """The means as they are written, and how they and shapes all over the models did at the gate."""
+    shapes, quality = {}, Quality()
+    makers = {g: verbs.finisher(m) for g, m in models.items()} if settings.cohort.heal else {}
+    for group, own in mean_shapes(models).items():
+        for name, mesh in own.items():
+            shapes[name] = quality.note(name, mesh, makers[group](mesh) if makers else None)
+    if makers:
+        group = "pooled" if "pooled" in models else next(iter(models))
+        for name, mesh in gate.trial_shapes(models[group], settings.report):
+            quality.note(name, mesh, makers[group](mesh))
+    return shapes, quality
+
+
+def mean_shapes(models: Mapping[str, Any]) -> dict[str, dict[str, Mesh]]:
+    """Each group's mean, and its left-right symmetric form, by group and file name."""
     mirror = verbs.mirror_map(next(iter(models.values())))
     shapes = {}
     for group, fitted in models.items():
         seen = np.asarray(fitted.n_seen) >= LITTLE_SEEN * max(int(fitted.n_subjects), 1)
-        mean = verbs.mean(fitted).with_arrays(well_seen=seen)
-        shapes[f"mean_{group}"] = verbs.heal(mean) if heal and group in HEALED else mean
-        shapes[f"mean_{group}_symmetric"] = verbs.symmetric_mean(fitted, mirror).with_arrays(well_seen=seen)
+        shapes[group] = {
+            f"mean_{group}": verbs.mean(fitted).with_arrays(well_seen=seen),
+            f"mean_{group}_symmetric": verbs.symmetric_mean(fitted, mirror).with_arrays(well_seen=seen),
+        }
     return shapes
 
 
-def quality_row(mesh: Mesh) -> dict[str, Any]:
-    """How good a shape's triangles are, by the gate that every exported shape must pass."""
-    from shapemodel.meshquality import assess
-
-    found = assess(mesh)
-    whole = found.whole
+def quality_numbers(quality: Quality) -> dict[str, Any]:
+    """What the record of the stage keeps of the gate."""
     return {
-        "passed": found.passed,
-        "faces": len(mesh.faces),
-        "min_angle_deg": round(float(whole.min_angle), 2),
-        "min_angle_1st_percentile_deg": round(float(whole.min_angle_99), 2),
-        "max_aspect_ratio": round(float(whole.aspect_ratio), 3),
-        "intersecting_pairs": len(found.intersections.pairs),
-        "failures": list(found.failures[:5]),
+        "quality": quality.rows,
+        "parts": gate.worst_by_part(list(quality.verdicts.values())),
+        "same_ids": len(quality.ids) == 1,
     }
 
 

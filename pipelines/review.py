@@ -14,6 +14,7 @@ import numpy as np
 from pipelines import verbs
 from pipelines.cohort import DIFFERENCE_FILE, GROUPS
 from pipelines.deliver import MEAN_FORMATS, MEAN_VIEWS, MODE_VIEWS, PICTURE_FOLDER, SIGNED_COLORS, difference_limit
+from pipelines.gate import quality_tables
 from pipelines.settings import Settings
 from pipelines.subject import STUDY_VIEWS
 from pipelines.workspace import COHORT, OK, Outcome, Record, Timing, Workspace, run_stage, stage_key, write_text
@@ -244,13 +245,7 @@ def tables(numbers: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]
         )
         made.append(Table("Distance between the means by bone", ("bone", "mm", "bone", "mm"), wide, note))
     if "quality" in numbers:
-        names = ("passed", "faces", "min_angle_deg", "min_angle_1st_percentile_deg", "max_aspect_ratio")
-        columns = (*names, "intersecting_pairs")
-        rows = [
-            [name, *(row[c] for c in columns), "; ".join(row["failures"])] for name, row in numbers["quality"].items()
-        ]
-        heads = ("shape", *(c.replace("_", " ") for c in columns), "failures")
-        made.append(Table("Quality of the meshes", heads, rows, "by the gate for exported shapes"))
+        made += quality_tables(numbers)
     return tuple(made)
 
 

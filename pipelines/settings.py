@@ -48,8 +48,8 @@ class CohortSettings:
     template_studies : how many of the most complete studies the template is composed from
     modes : most modes kept in a model, 0: all
     permutations : of the test of the difference between the sexes
-    heal : part bones that cut each other, and better the triangles, of the female and the male mean before they
-        are written (the models keep their means as they are)
+    heal : part bones that cut each other, and better the triangles, of every shape that is written (the models keep
+        their means as they are, and carry the healed ones beside them)
     seed : of every draw in the cohort stages
     """
 
@@ -84,13 +84,17 @@ class ReportSettings:
     thumbnail_px : height of a study's pictures
     picture_px : height of the pictures of means and modes
     modes : modes shown
-    sigma : how far along a mode the pictures go, in standard deviations
+    sigma : how far along a mode the pictures and the checks go, in standard deviations
+    checked_modes, checked_samples : modes (both ends) and random shapes of the pooled model that are put to the gate of
+        exported shapes, beside the means
     """
 
     thumbnail_px: int = 260
     picture_px: int = 420
     modes: int = 3
     sigma: float = 2.0
+    checked_modes: int = 5
+    checked_samples: int = 20
 
 
 @dataclass(frozen=True)

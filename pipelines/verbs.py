@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shapemodel.model import ShapeModel
     from shapemodel.overrides import Corrections
     from shapemodel.query import QueryReport
+    from shapemodel.ready import Finisher
     from shapemodel.registration import Prepared
     from shapemodel.study import Study
     from shapemodel.template import Template
@@ -203,17 +204,18 @@ def mean(fitted: ShapeModel) -> Mesh:
     return mean_shape(fitted)
 
 
-def heal(shape: Mesh) -> Mesh:
-    """A shape whose bones do not cut each other and whose triangles are good, as far as that can be had.
+def with_bases(models: Mapping[str, ShapeModel], template: Mesh) -> dict[str, ShapeModel]:
+    """The models with their healed means, on which every export of theirs is made fit for use."""
+    from shapemodel.ready import clean_base
 
-    The array ``healed_mm`` (V,) says how far each vertex went.
-    """
-    import numpy as np
+    return {group: replace(m, base=clean_base(m, template.vertices)) for group, m in models.items()}
 
-    from shapemodel.repair import heal as make
 
-    made = make(shape).mesh
-    return made.with_arrays(healed_mm=np.linalg.norm(made.vertices - shape.vertices, axis=1))
+def finisher(fitted: ShapeModel) -> Finisher:
+    """Makes shapes of a model pass the gate of exported shapes: call it with a mesh, get the mesh and the cost."""
+    from shapemodel.ready import Finisher
+
+    return Finisher(fitted)
 
 
 def write_template(made: Template, path: Path) -> Path:

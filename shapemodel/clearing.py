@@ -83,6 +83,7 @@ def clear(
     base: Points,
     gate: Gate = SHAPE_GATE,
     *,
+    cutting: NDArray[np.int64] | None = None,
     settings: ClearSettings = ClearSettings(),  # noqa: B008
 ) -> Cleared:
     """Let a shape give way where its triangles cut each other or break the gate's hard limits.
@@ -90,19 +91,22 @@ def clear(
     Parameters
     ----------
     base : (V, 3) mm, a shape on these triangles that passes the gate; any rigid frame
+    cutting : faces of the shape that cut another, when they are known; the result is then judged only around what
+        changed, and ``left`` says no more than that
     """
     rotation, shift = rigid_fit(base, mesh.vertices, vertex_areas(mesh.vertices, mesh.faces))
     field = _Field(base @ rotation.T + shift, mesh, settings.widths_mm)
     level = np.zeros(len(base))
     current, done = mesh.vertices, 0
-    bad = _bad_faces(current, mesh, gate, np.arange(len(mesh.faces)))
+    everything = np.arange(len(mesh.faces))
+    bad = _bad_faces(current, mesh, gate, everything, cutting)
     while len(bad) and done < settings.rounds:
         done += 1
         level = _raised(level, np.unique(mesh.faces[bad]), field)
         current = field.at(level)
         bad = _bad_faces(current, mesh, gate, _looked_at(current, mesh, level))
-        if not len(bad):
-            bad = _bad_faces(current, mesh, gate, np.arange(len(mesh.faces)))
+        if not len(bad) and cutting is None:
+            bad = _bad_faces(current, mesh, gate, everything)
     moved = np.linalg.norm(current - mesh.vertices, axis=1)
     return Cleared(mesh.with_vertices(current), moved, done, len(bad))
 
@@ -173,12 +177,14 @@ def _looked_at(vertices: Points, mesh: Mesh, level: Array) -> NDArray[np.int64]:
     return np.flatnonzero(cKDTree(changed).query(centre, distance_upper_bound=NEAR_MM)[0] < np.inf)
 
 
-def _bad_faces(vertices: Points, mesh: Mesh, gate: Gate, among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Faces that cut another one, or break a hard limit."""
+def _bad_faces(
+    vertices: Points, mesh: Mesh, gate: Gate, among: NDArray[np.int64], cutting: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Faces that cut another one (found, unless they are known), or break a hard limit."""
     faces = mesh.faces[among]
     m = triangle_metrics(vertices, faces)
     bad = m["min_angle"] < gate.min_angle_hard + ANGLE_MARGIN_DEG
     bad |= (m["max_angle"] > gate.max_angle_hard - ANGLE_MARGIN_DEG) | (m["aspect_ratio"] > 0.98 * gate.aspect_hard)
     bad |= m["edge_min"] < 1.02 * gate.edge_hard
-    bad[intersecting_pairs(vertices, faces)] = True
+    bad[intersecting_pairs(vertices, faces) if cutting is None else cutting] = True
     return among[bad]

@@ -78,8 +78,7 @@ class Finisher:
         made = mesh.with_vertices(start)
         verdict = assess(made, self.gate)
         if not verdict.passed:
-            made = settle(made, self.base, self.gate)
-            verdict = assess(made, self.gate)
+            made, verdict = settle(made, self.base, verdict)
         off = off_surface(made, mesh)
         slid = np.linalg.norm(made.vertices - mesh.vertices, axis=1)
         return Ready(made.with_arrays(healed_mm=off), verdict, off, slid)

@@ -88,7 +88,7 @@ def heal(
         if _rank(now) < _rank(verdict):
             best, verdict = current, now
     if base is not None and not verdict.passed:
-        best = settle(best, base, gate, settings=settings)
+        best, _ = settle(best, base, verdict, settings=settings)
     return Repaired(best, np.linalg.norm(best.vertices - mesh.vertices, axis=1), off_surface(best, mesh), back)
 
 
@@ -99,25 +99,30 @@ def _rank(verdict: Verdict) -> tuple[int, int, float]:
 def settle(
     mesh: Mesh,
     base: Points,
-    gate: Gate = SHAPE_GATE,
+    verdict: Verdict,
     *,
     settings: RepairSettings = RepairSettings(),  # noqa: B008
-) -> Mesh:
+) -> tuple[Mesh, Verdict]:
     """The same without pushing, and faster: triangles spread along their bones, then the shape cleared, in turns.
 
     What is folded or cuts follows the base a little; what is merely squeezed is spread, so it stays on its surface.
-    Of all states the one with the fewest failures is returned.
+    Of all states the one with the fewest failures is returned, with what its gate says.
+
+    Parameters
+    ----------
+    verdict : what the gate says of the mesh
     """
-    best, current = mesh, mesh
-    verdict = now = assess(mesh, gate)
+    gate, best, current, now = verdict.gate, mesh, mesh, verdict
     for _ in range(TURNS):
         if verdict.passed:
             break
-        current = clear(_spread(current, now, gate, settings), base, gate).mesh
+        spread = _spread(current, now, gate, settings)
+        cutting = now.intersections.faces if spread is current else None
+        current = clear(spread, base, gate, cutting=cutting).mesh
         now = assess(current, gate)
         if _rank(now) < _rank(verdict):
             best, verdict = current, now
-    return best
+    return best, verdict
 
 
 def _spread(mesh: Mesh, verdict: Verdict, gate: Gate, s: RepairSettings) -> Mesh:
@@ -134,7 +139,7 @@ def _spread(mesh: Mesh, verdict: Verdict, gate: Gate, s: RepairSettings) -> Mesh
         v, f, ids = mesh.select(label)
         if all_of_them or below(v, f, gate.min_angle_hard) > 0:
             moved[ids] = improve_until(v, f, gate, s)
-    return mesh.with_vertices(moved)
+    return mesh.with_vertices(moved) if (moved != mesh.vertices).any() else mesh
 
 
 def off_surface(moved: Mesh, mesh: Mesh) -> NDArray[np.float64]:
