@@ -6,7 +6,7 @@
     python benchmarks/registration.py reshaped --labels A.nii.gz --seeds 0-5    # other shapes of a real subject's bones
     python benchmarks/registration.py real --labels A.nii.gz B.nii.gz ...       # every ordered pair
     python benchmarks/registration.py peers --template T.npz --cases hard_10.npz
-    python benchmarks/registration.py confidence [--fit]         # from the rows of truth, pairs and reshaped
+    python benchmarks/registration.py confidence [--fit]         # from the rows of all parts above
     python benchmarks/registration.py figure
 
 Rows, templates and targets go to ``--work`` (``build/registration``). A row is computed anew when the code of the
@@ -220,7 +220,8 @@ def main() -> None:
     elif o.part == "confidence":
         import registration_confidence
 
-        registration_confidence.report(Rows(o.work / "bones.csv").rows, o.fit)
+        real = Rows(o.work / "real_bones.csv").rows
+        registration_confidence.report(Rows(o.work / "bones.csv").rows, real, o.fit)
         return
     else:
         import registration_figure

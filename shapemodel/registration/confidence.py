@@ -21,13 +21,13 @@ SWAPPED = flag_code(
 )
 ABSENT = flag_code("bone_absent", "the bone is not on the scan: it is extrapolated from the prior")
 
-FLAG_MM = 1.5
+FLAG_MM = 1.4
 """Expected error from which a bone is flagged: nine of ten bones that are off by more than 3 mm lie above it."""
 
 REVIEW_MM = 3.0
 """Expected error from which a reviewer is shown the bone: rare, where ``flagged`` is careful."""
 
-WEIGHTS = {"constant": -0.78, "rib": 0.98, "bend": 0.97, "rough": 0.49}
+WEIGHTS = {"constant": -0.775, "rib": 1.05, "bend": 0.865, "rough": 0.461}
 """Regression of the log of the true mean error (mm) of a bone on the evidence, over warps of real anatomy, phantom
 people against each other, with and without faults of the labels, and reshaped real bones; every source counts alike,
 bones that are off by more than 3 mm five times (``benchmarks/registration.py confidence --fit``)."""
