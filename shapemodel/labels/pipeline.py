@@ -20,7 +20,7 @@ from shapemodel.labels.quality import arm_position, bone_status, contrast_flag, 
 from shapemodel.labels.records import Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
-from shapemodel.labels.sternum import Plate, find_plate
+from shapemodel.labels.sternum import CORE_MM, Plate, clavicle_ends, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, hold_levels, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
@@ -40,8 +40,6 @@ MAX_SLICE_MM = 5.5
 """Thicker slices join neighbouring ribs where these run obliquely."""
 MIN_LENGTH_MM = 120.0
 """Six ribs on a side, the least that can be numbered."""
-CORE_MM = 9.0
-"""Nearer to its edges clavicles may overlap the sternum."""
 DISC_HALF_MM = 2.0
 """Half of a thin disc: what no filling may cross."""
 
@@ -204,7 +202,8 @@ def _fine(
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
     raw[rest] = np.where(ribs[rest] >= OTHER_BONE, 0, ribs[rest])
-    raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask] = STERNUM
+    clavicles = clavicle_ends(hu, mask, work, plate)
+    raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask & ~clavicles] = STERNUM
     clock("gather")
     out = solid_ribs(raw, list(RIBS), spacing)
     clock("solid ribs")
@@ -213,7 +212,8 @@ def _fine(
     drop_crumbs(out, list(MODEL_LABELS))
     rest = (out == 0) & mask
     front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
-    out[rest] = np.where(upsample(front, work.factor, hu.shape)[rest], COSTAL_CARTILAGE, OTHER_BONE)
+    front = upsample(front, work.factor, hu.shape) & ~clavicles
+    out[rest] = np.where(front[rest], COSTAL_CARTILAGE, OTHER_BONE)
     clock("solid spine")
     return out
 

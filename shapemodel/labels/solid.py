@@ -10,8 +10,9 @@ from shapemodel.mask import Mask, Spacing
 
 RIB_CLOSE_MM = 2.0
 """Half of the widest gap that partial volume leaves in a rib's cortex."""
-PLATE_CLOSE_MM = 7.0
-"""Half of the widest joint of a sternum (manubrium and body, body and xiphoid)."""
+PLATE_CLOSE_MM = (7.0, 4.0)
+"""Along the body half of the widest joint of a sternum (manubrium and body, body and xiphoid); within slices half of
+the widest hole in its cortex."""
 BODY_CLOSE_MM = 2.5
 """Half of the widest hole in a body's cortex that the axial filling cannot close; more fills the waist of bodies."""
 HOLLOW = 0.6
@@ -139,14 +140,22 @@ def solid_plate(mask: Mask, region: Mask, spacing: Spacing) -> Mask:
     """
     from skimage.morphology import convex_hull_image
 
-    closed = keep_largest(fill_planes(close_mm(mask, PLATE_CLOSE_MM, spacing), spacing, 1500.0) & (region | mask))
+    flat = (spacing[0] * PLATE_CLOSE_MM[1] / PLATE_CLOSE_MM[0], spacing[1], spacing[2])
+    closed = keep_largest(fill_planes(close_mm(mask, PLATE_CLOSE_MM[1], flat), spacing, 1500.0) & (region | mask))
     out = closed.copy()
     for k, m in enumerate(closed):
-        if m.sum() > 10:
+        if m.sum() > 10 and not _notched(m):
             hull = convex_hull_image(m) & region[k]
             if m.sum() < HOLLOW * hull.sum():
                 out[k] |= hull
     return keep_largest(out)
+
+
+def _notched(m: Mask) -> bool:
+    """Whether a section (y, x) leaves its middle free: the two corners beside the notch."""
+    x = np.flatnonzero(m.any(axis=0))
+    third = (x[-1] - x[0]) // 3
+    return not m[:, x[0] + third : x[-1] + 1 - third].any(axis=0).all()
 
 
 def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spacing) -> Mask:

@@ -144,14 +144,14 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
         low = disc_height(discs, k - 1, frame.ant) if k > 0 else disc_height(discs, 0, frame.ant) - heights[0]
         high = disc_height(discs, k, frame.ant) if k < n else disc_height(discs, n - 1, frame.ant) + heights[-1]
         out[body & (frame.s > low + ENDPLATE_MM) & (frame.s < high - ENDPLATE_MM)] = label
-        parts = (
+        parts = [
             (pedicle, PEDICLE_HEIGHT),
             (lamina, LAMINA_HEIGHT),
             (process, PROCESS_HEIGHT),
             (joint, JOINT_HEIGHT),
-        )
+        ]
         if k > top:
-            parts = (*parts, (pillar, PILLAR_HEIGHT))
+            parts.append((pillar, PILLAR_HEIGHT))
         for part, (a, b) in parts:
             out[part & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
     return out
