@@ -34,7 +34,7 @@ class Repaired:
     ----------
     mesh : same connectivity, ids and arrays
     slid_mm : (V,) how far each vertex went
-    off_surface_mm : (V,) how far it now is from the surface it came from
+    off_surface_mm : (V,) how far the surface went there (:func:`off_surface`)
     rolled_back : vertices put back because their move made triangles cut each other
     """
 
@@ -143,13 +143,18 @@ def _spread(mesh: Mesh, verdict: Verdict, gate: Gate, s: RepairSettings) -> Mesh
 
 
 def off_surface(moved: Mesh, mesh: Mesh) -> NDArray[np.float64]:
-    """(V,) mm, distance of each vertex that moved from its bone's surface before."""
+    """(V,) mm, how far the surface went at each vertex that moved: from the bone's surface before, or that from it.
+
+    Both ways count: a tip whose vertices slid back leaves its old place bare.
+    """
     off = np.zeros(len(mesh.vertices))
     for label in mesh.labels:
         v, f, ids = mesh.select(label)
-        gone = ids[(moved.vertices[ids] != v).any(axis=1)]
+        u = moved.vertices[ids]
+        gone = np.flatnonzero((u != v).any(axis=1))
         if len(gone):
-            off[gone] = np.linalg.norm(project(moved.vertices[gone], v, f) - moved.vertices[gone], axis=1)
+            there, back = project(u[gone], v, f) - u[gone], project(v[gone], u, f) - v[gone]
+            off[ids[gone]] = np.maximum(np.linalg.norm(there, axis=1), np.linalg.norm(back, axis=1))
     return off
 
 

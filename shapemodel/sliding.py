@@ -26,6 +26,9 @@ MARGIN_DEG = 2.0
 WIDE_ROUNDS, WIDE_ITERATIONS, WIDE_MM = 12, 60, 4.0
 """Rounds, quasi-Newton steps a round, and farthest slide in a round, mm, where a squeezed end is spread out."""
 
+END_RINGS = 4
+"""A tip is farther out than everything within so many rings: about 12 mm on a mesh of 3 mm."""
+
 PULL = 1e-3
 """Weight, per mm2, that keeps vertices where they were when their triangles do not mind."""
 
@@ -57,12 +60,13 @@ def improve(
     target_deg: float,
     *,
     surface: tuple[Points, Faces] | None = None,
+    held: NDArray[np.bool_] | None = None,
     settings: RepairSettings = RepairSettings(),  # noqa: B008
 ) -> Points:
     """Slide the vertices of one bone around triangles below ``target_deg`` (smallest angle); (V, 3) mm.
 
-    ``surface`` is what vertices are projected onto, by default the mesh as given. The best round is returned,
-    judged by the worst angle, so the result is never worse than the input.
+    ``surface`` is what vertices are projected onto, by default the mesh as given; ``held`` (V,) vertices stay. The
+    best round is returned, judged by the worst angle, so the result is never worse than the input.
     """
     onto = surface or (vertices, faces)
     best, current = vertices, vertices
@@ -70,23 +74,40 @@ def improve(
         bad = _bad_faces(current, faces, target_deg + MARGIN_DEG)
         if not bad.any():
             break
-        current = _slide(current, faces, grow(faces, bad, len(vertices), settings.rings), onto, settings)
+        free = grow(faces, bad, len(vertices), settings.rings)
+        free = free if held is None else free[~held[free]]
+        if not len(free):
+            break
+        current = _slide(current, faces, free, onto, settings)
         if score(current, faces, target_deg) > score(best, faces, target_deg):
             best = current
     return best
 
 
 def improve_until(vertices: Points, faces: Faces, gate: Gate, s: RepairSettings) -> Points:
-    """Slide around bad triangles; over wider surroundings while any angle stays below the hard limit."""
-    best = improve(vertices, faces, gate.min_angle_target, settings=s)
+    """Slide around bad triangles; over wider surroundings while any angle stays below the hard limit.
+
+    Ends of the bone stay, so that it does not become shorter: good triangles do not mind their size.
+    """
+    held = ends(vertices, faces)
+    best = improve(vertices, faces, gate.min_angle_target, held=held, settings=s)
     for rings in s.wider:
         if below(best, faces, gate.min_angle_hard) <= 0:
             break
         wide = replace(s, rings=rings, rounds=WIDE_ROUNDS, iterations=WIDE_ITERATIONS, most_mm=WIDE_MM)
-        trial = improve(vertices, faces, gate.min_angle_target, settings=wide)
+        trial = improve(vertices, faces, gate.min_angle_target, held=held, settings=wide)
         if below(trial, faces, gate.min_angle_hard) < below(best, faces, gate.min_angle_hard):
             best = trial
     return best
+
+
+def ends(vertices: Points, faces: Faces) -> NDArray[np.bool_]:
+    """(V,) whether a vertex is farther from the bone's centre than all within some rings of it: tips of any kind."""
+    away = np.linalg.norm(vertices - vertices.mean(axis=0), axis=1)
+    around = away.copy()
+    for _ in range(END_RINGS):
+        np.maximum.at(around, faces.ravel(), np.repeat(around[faces].max(axis=1), 3))
+    return np.asarray(away >= around)
 
 
 def below(vertices: Points, faces: Faces, limit: float) -> float:
@@ -178,7 +199,7 @@ def _energy(corner: NDArray[np.float64], up: Points) -> tuple[float, NDArray[np.
     area = 0.5 * np.einsum("ij,ij->i", np.cross(e2, -e1), up)
     delta = 0.02 * float(np.median(squares)) / (4 * np.sqrt(3))
     root = np.sqrt(area**2 + 4 * delta**2)
-    positive = 0.5 * (area + root)
+    positive = np.where(area < 0, 2 * delta**2 / (root + np.abs(area)), 0.5 * (area + root))  # no cancellation
     ratio = squares / (4 * np.sqrt(3) * positive)
     d_ratio = POWER * ratio ** (POWER - 1)
     by_squares = (d_ratio / (4 * np.sqrt(3) * positive))[:, None]

@@ -101,7 +101,9 @@ def test_repair_improves_angles_and_stays_on_the_surface() -> None:
     assert before.whole.min_angle < SHAPE_GATE.min_angle_hard
     assert after.passed, after.failures
     assert after.whole.min_angle > before.whole.min_angle + 3
-    assert done.off_surface_mm.max() < 1e-6
+    onto = project(done.mesh.vertices, mesh.vertices, mesh.faces)
+    assert np.linalg.norm(onto - done.mesh.vertices, axis=1).max() < 1e-6
+    assert done.off_surface_mm.max() < 1.05  # peaks of the roughness (3 SD of 0.35 mm) lose the vertex on them
     assert (done.mesh.faces == mesh.faces).all()
 
 
