@@ -1,12 +1,15 @@
 """Labelled bones of real CTs against reference label maps, and what they cost.
 
     python benchmarks/segmentation.py [FOLDER] [--study P001 ...] [--baseline]
+    python benchmarks/segmentation.py --suite SUITE.csv [--people 3]
 
 FOLDER holds ``ct/STUDY/`` (DICOM) and ``labels/STUDY.nii.gz`` (default: $SHAPEMODEL_REAL_CT, else ../shared).
 For every study, in a process of its own: seconds of CPU from the DICOM folder to filled labels, peak memory,
 Dice of each bone, false bone (labelled 1-37 where the reference says other bone; leaves Dice), calcified
 cartilage inside ribs and sternum, pieces a bone, Euler number of the meshed solid, flags. ``--baseline`` adds a
-plain HU > 200 mask with islands below 1 mL removed, as one Dice against all bones of the model.
+plain HU > 200 mask with islands below 1 mL removed, as one Dice against all bones of the model. ``--suite`` labels the
+phantom scans of ``shapemodel.phantom.suite`` instead, one row each in the CSV (run again to resume), and prints the
+table by knob.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage as ndi
+from segmentation_suite import read_rows, run_suite, summary
 
 from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, bone
 from shapemodel.labels import label_bones
@@ -128,8 +132,14 @@ def main() -> None:
     parser.add_argument("--study", nargs="*")
     parser.add_argument("--baseline", action="store_true")
     parser.add_argument("--json", type=Path, help="write all results here")
+    parser.add_argument("--suite", type=Path, metavar="CSV", help="label the phantom suite, a row a scan in this file")
+    parser.add_argument("--people", type=int, default=3, help="people for each case of the suite")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.suite:
+        run_suite(args.suite, args.people, scores)
+        print(summary(read_rows(args.suite)))  # noqa: T201
+        return
     if args.one:
         print(json.dumps(one(args.folder, args.one, args.baseline)))  # noqa: T201
         return

@@ -16,7 +16,7 @@ from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import split_girdle
 from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
-from shapemodel.labels.quality import arm_position, bone_status, contrast_flag, study_flags
+from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
 from shapemodel.labels.records import Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
@@ -88,8 +88,8 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
     bones = bone_status(labels, spacing, numbering)
-    flags = study_flags(work, coarse, plate, numbering, bones, trimmed)
-    flags += contrast_flag(float(vessels.sum()) * work.voxel_ml)
+    measures = study_measures(work, coarse, plate, numbering, trimmed, vessels)
+    flags = study_flags(measures, numbering, bones, trimmed)
     clock("quality")
     return Labelled(
         image=image,
@@ -99,6 +99,7 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
         lung_volume_ml=coarse.lung_volume_ml,
         arms=arm_position(work, girdle),
         score=_score(numbering, flags),
+        measures=measures,
         seconds=clock.seconds,
     )
 

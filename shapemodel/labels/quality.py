@@ -19,6 +19,8 @@ METAL_HU = 2600.0
 """Denser than enamel-free bone ever is at clinical resolution (cortex reaches 2000)."""
 METAL_ML = 0.05
 SHARE_OK = 0.8
+CANAL_OK = 0.62
+CONTRAST_ML = 25.0
 RATIO = (0.7, 1.43)
 """Volume of a rib to its mirror; beyond, one of them lacks or has too much."""
 DISC_OK = 0.4
@@ -82,28 +84,50 @@ def arm_position(work: Work, girdle: Mask) -> Arms:
     return "down" if len(per_slice) and np.mean(per_slice > 60.0) > 0.6 else "up"
 
 
+def study_measures(
+    work: Work, coarse: Coarse, plate: Plate, numbering: Numbering, trimmed: dict[int, float], vessels: Mask
+) -> dict[str, float]:
+    """What the flags of the whole study are decided on, by name; the unit ends the name.
+
+    ``level_share`` of the ribs' votes for the level; ``canal_rays`` median share of rays from the canal that meet
+    bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
+    ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``cartilage_ml`` most that was
+    cut off one rib.
+    """
+    used = [q for k, q in enumerate(numbering.discs.score) if numbering.levels.get(k, 40) < 40]
+    return {
+        "level_share": numbering.share,
+        "canal_rays": float(np.median(work.canal.score)),
+        "disc_score": float(np.mean(used)) if used else 0.0,
+        "lung_ratio": _lung_ratio(work, coarse),
+        "contrast_ml": float(vessels.sum()) * work.voxel_ml,
+        "metal_ml": float(((work.hu > METAL_HU) & work.body).sum()) * work.voxel_ml,
+        "sternum_mm": float((plate.high - plate.low)[plate.present].max(initial=0.0)),
+        "cartilage_ml": max(trimmed.values(), default=0.0),
+    }
+
+
+LIMITS = (
+    (records.NUMBERING, "level_share", "<", SHARE_OK, "{:.0%} of the ribs' votes for the level"),
+    (records.CANAL, "canal_rays", "<", CANAL_OK, "bone around the canal on {:.0%} of rays"),
+    (records.DISC, "disc_score", "<", DISC_OK, "mean disc score {:.2f}"),
+    (records.EFFUSION, "lung_ratio", "<", LUNG_RATIO, "lung volume ratio {:.2f}"),
+    (records.CONTRAST, "contrast_ml", ">", CONTRAST_ML, "{:.0f} mL of heart and vessels as bright as bone"),
+    (records.METAL, "metal_ml", ">", METAL_ML, "{:.1f} mL of metal"),
+    (records.STERNUM_ODD, "sternum_mm", ">", STERNUM_WIDE_MM, "{:.0f} mm wide"),
+)
+"""Flag, measure, on which side of which limit it is raised, and its note."""
+
+
 def study_flags(
-    work: Work,
-    coarse: Coarse,
-    plate: Plate,
-    numbering: Numbering,
-    bones: dict[int, BoneStatus],
-    trimmed: dict[int, float],
+    measures: dict[str, float], numbering: Numbering, bones: dict[int, BoneStatus], trimmed: dict[int, float]
 ) -> tuple[Flag, ...]:
     """Flags of the whole study and of single bones."""
     out = list(numbering.flags)
-    if numbering.share < SHARE_OK:
-        out.append(Flag(records.NUMBERING, 0, f"{numbering.share:.0%} of {numbering.votes} ribs vote for the level"))
-    weak = float(np.median(work.canal.score))
-    if weak < 0.75:
-        out.append(Flag(records.CANAL, 0, f"bone around the canal on {weak:.0%} of rays"))
-    used = [q for k, q in enumerate(numbering.discs.score) if numbering.levels.get(k, 40) < 40]
-    if used and float(np.mean(used)) < DISC_OK:
-        out.append(Flag(records.DISC, 0, f"mean disc score {np.mean(used):.2f}"))
-    metal = float(((work.hu > METAL_HU) & work.body).sum()) * work.voxel_ml
-    if metal > METAL_ML:
-        out.append(Flag(records.METAL, 0, f"{metal:.1f} mL above {METAL_HU:.0f} HU"))
-    out += _lung_flag(work, coarse)
+    for code, name, side, limit, note in LIMITS:
+        value = measures[name]
+        if value < limit if side == "<" else value > limit:
+            out.append(Flag(code, STERNUM if code == records.STERNUM_ODD else 0, note.format(value)))
     for k, ml in trimmed.items():
         if ml > CARTILAGE_ML:
             out.append(Flag(records.CARTILAGE, k, f"{ml:.1f} mL of calcified cartilage cut off"))
@@ -115,27 +139,15 @@ def study_flags(
                 out.append(Flag(records.RATIO, k, f"volume ratio left to right {ratio:.2f}"))
         if b.pieces > 1:
             out.append(Flag(records.PIECES, k, f"{b.pieces} pieces"))
-    out += _sternum_flag(plate, bones)
+    if bones[STERNUM].status == "absent":
+        out.append(Flag(records.STERNUM_ODD, STERNUM, "no sternum was found"))
     return tuple(out)
 
 
-def contrast_flag(ml: float) -> tuple[Flag, ...]:
-    """Flag for ``ml`` of enhanced heart and vessels."""
-    return (Flag(records.CONTRAST, 0, f"{ml:.0f} mL of heart and vessels as bright as bone"),) if ml > 0 else ()
-
-
-def _lung_flag(work: Work, coarse: Coarse) -> list[Flag]:
+def _lung_ratio(work: Work, coarse: Coarse) -> float:
     z = np.asarray(np.arange(coarse.lungs.shape[0]) * coarse.spacing[0], dtype=np.float64)
     middle = work.canal.at_z(z)[:, 1]
     x = np.arange(coarse.lungs.shape[2]) * coarse.spacing[2]
     left = float((coarse.lungs & (x[None] > middle[:, None])[:, None, :]).sum())
     right = float(coarse.lungs.sum()) - left
-    ratio = min(left, right) / max(left, right, 1.0)
-    return [Flag(records.EFFUSION, 0, f"lung volume ratio {ratio:.2f}")] if ratio < LUNG_RATIO else []
-
-
-def _sternum_flag(plate: Plate, bones: dict[int, BoneStatus]) -> list[Flag]:
-    if bones[STERNUM].status == "absent":
-        return [Flag(records.STERNUM_ODD, STERNUM, "no sternum was found")]
-    wide = float((plate.high - plate.low)[plate.present].max(initial=0.0))
-    return [Flag(records.STERNUM_ODD, STERNUM, f"{wide:.0f} mm wide")] if wide > STERNUM_WIDE_MM else []
+    return min(left, right) / max(left, right, 1.0)

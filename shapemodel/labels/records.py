@@ -82,6 +82,7 @@ class Labelled:
     lung_volume_ml : air of the lungs, to say how deep the breath was
     arms : up, down or unknown
     score : 0-1, how sure the whole labelling is
+    measures : what the flags of the study were decided on, by name
     seconds : CPU seconds by step
     """
 
@@ -92,4 +93,5 @@ class Labelled:
     lung_volume_ml: float
     arms: Arms
     score: float
+    measures: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -226,7 +226,8 @@ def _extent(p: NDArray[np.float64], mid: NDArray[np.float64], work: Work) -> NDA
 def clavicle_ends(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate) -> Mask:
     """(Z, Y, X) bool, fine grid: ends of clavicles that reach into the plate's region.
 
-    Pieces of dense bone that lie for the most part beside the region and do not hold the middle of the plate. ``bone`` is the fine outline mask; what it has around such a piece goes with it.
+    Pieces of dense bone that lie for the most part beside the region and do not hold the middle of the plate.
+    ``bone`` is the fine outline mask; what it has around such a piece goes with it.
     """
     out = np.zeros(bone.shape, bool)
     region = upsample(plate.region(work), work.factor, bone.shape)

@@ -57,6 +57,9 @@ CASES: dict[str, tuple[Level, dict[str, Any]]] = {
 }
 """Name -> how hard, and the knobs that differ from the defaults."""
 
+VARIANTS = ("pairs_11", "pairs_13")
+"""Cases whose anatomy is to be flagged, however well they are labelled."""
+
 ORIENTATIONS = ("RAS", "RAI", "LPI", "PIR", "SLA", "ASL")
 """A sample of the 48 ways to store axes: flips alone, and permutations with flips."""
 
