@@ -60,9 +60,14 @@ def number_bones(
 ) -> Numbering:
     """Number ribs (components ``comps`` of the working grid) and the intervals between discs.
 
-    Raises StudyError too_few_ribs, or numbering_unsure where neither end of the cage tells the level.
+    Raises StudyError not_thorax, too_few_ribs, or numbering_unsure where neither end of the cage tells the level.
     """
     starts = find_starts(work, comps)
+    if not starts:
+        raise StudyError(
+            "not_thorax",
+            "expected ribs to leave the spine beside the lungs, found none: is this a chest CT of a person?",
+        )
     if len(starts) < settings.min_rib_starts:
         raise StudyError(
             "too_few_ribs",

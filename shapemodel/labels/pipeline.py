@@ -52,7 +52,7 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     ct : SimpleITK int16 image in HU, identity direction (as :func:`shapemodel.study.read_ct` gives it)
     settings, overrides : parameters of the method, corrections of this study
 
-    Returns the :class:`Labelled` record. Raises StudyError (no_body, no_lungs, no_canal, too_few_ribs, ...) for
+    Returns the :class:`Labelled` record. Raises StudyError (no_lungs, no_canal, not_thorax, too_few_ribs, ...) for
     a scan that cannot be labelled.
     """
     import SimpleITK as sitk
