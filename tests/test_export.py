@@ -78,6 +78,8 @@ def read_inp(text: str) -> tuple[dict, dict]:
 def read_bdf(text: str) -> tuple[dict, dict]:
     nodes, shells = {}, {}
     lines = [n for n in text.splitlines() if not n.startswith("$")]
+    assert lines[:3] == ["SOL 103", "CEND", "BEGIN BULK"]
+    assert lines[-1] == "ENDDATA"
     for n, after in zip(lines, [*lines[1:], ""], strict=True):
         if n.startswith("GRID*"):
             _, i, _, x, y = fixed(n, 8, 16, 16, 16, 16)

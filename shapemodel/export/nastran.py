@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from shapemodel.export.deck import Deck
 
+CONTROL = ("SOL 103", "CEND")
+"""Executive control of a free modal analysis, without which readers do not take the file for a whole deck."""
+
 
 def deck_text(deck: Deck, include: str | None = None) -> str:
-    """The bulk data section; with ``include`` the nodes are left to that file."""
-    lines = [*_comments(deck), "BEGIN BULK"]
+    """The least executive control and the bulk data; with ``include`` the nodes are left to that file."""
+    lines = [*_comments(deck), *CONTROL, "BEGIN BULK"]
     lines += _grid(deck) if include is None else [f"INCLUDE '{include}'"]
     offset = {p.pid: real(-p.thickness_mm / 2) for p in deck.parts}
     rows = zip(deck.element_ids.tolist(), deck.element_pid.tolist(), deck.elements.tolist(), strict=True)
