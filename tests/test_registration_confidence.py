@@ -10,7 +10,6 @@ from test_registration import SMALL, error, without
 from shapemodel.mesh import Mesh
 from shapemodel.registration import Prepared, prepare, register
 from shapemodel.registration.confidence import ABSENT_MM, FLAG_MM, Evidence, evidence, judge
-from shapemodel.registration.fit import Field
 from shapemodel.registration.match import Pairs
 
 
@@ -28,13 +27,13 @@ def target() -> Mesh:
 def plain(prepared: Prepared, **changed: float) -> Evidence:
     """Evidence of a good fit of every bone, the first one changed."""
     n = len(prepared.labels)
-    values = {"cut": np.zeros(n), "rough": np.full(n, 0.15), "bend": np.full(n, 1.0)}
+    values = {"cut": np.zeros(n), "lost": np.zeros(n), "rough": np.full(n, 0.15), "bend": np.full(n, 1.0)}
     for name, value in changed.items():
         values[name][0] = value
     return Evidence(**values, rib=prepared.labels < 25)
 
 
-@pytest.mark.parametrize("worse", [{"bend": 8.0}, {"rough": 0.5}, {"cut": 1.0}])
+@pytest.mark.parametrize("worse", [{"bend": 8.0}, {"rough": 0.5}, {"cut": 1.0}, {"lost": 0.5}])
 def test_worse_evidence_raises_what_is_expected(prepared: Prepared, worse: dict[str, float]) -> None:
     seen, residual = np.ones(len(prepared.index), bool), np.zeros(len(prepared.index))
     before, after = (
@@ -61,15 +60,16 @@ def test_bend_is_motion_of_the_bone_s_own_without_its_shift(prepared: Prepared) 
     nothing = Pairs(
         prepared.nodes, prepared.mesh.vertices[prepared.nodes], np.ones((*prepared.nodes.shape, 3)), prepared.weight
     )
-    found = evidence(
-        prepared, Field(np.zeros((4, 3)), own), prepared.mesh.vertices, nothing, np.ones(len(prepared.index), bool)
-    )
+    seen = np.ones(len(prepared.index), bool)
+    seen[prepared.index == 2] = False
+    found = evidence(prepared, own, prepared.mesh.vertices, nothing, prepared.weight, seen)
     z = prepared.mesh.vertices[prepared.nodes[1], 2]
     expected = prepared.prior.bone_linear * np.abs(z - z[prepared.weight[1] > 0].mean())[prepared.weight[1] > 0].mean()
     assert found.bend[0] == pytest.approx(0.0, abs=1e-5)
     assert found.bend[1] == pytest.approx(expected, rel=0.02)
     assert found.rough == pytest.approx(0.0)
-    assert found.cut == pytest.approx(0.0)
+    assert found.cut == pytest.approx((np.arange(n) == 2).astype(float))
+    assert found.lost == pytest.approx((np.arange(n) == 2).astype(float))
 
 
 def test_other_bones_than_the_template_s_are_expected_to_be_worse(prepared: Prepared, target: Mesh) -> None:

@@ -18,6 +18,7 @@ from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSUR
 from shapemodel.registration.ends import CUT_MM, Anchors, anchors
 from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
+from shapemodel.registration.numbers import check_numbers
 from shapemodel.registration.prepare import Prepared, prepare, sound
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.soft import Cloud, soft_assign, thin
@@ -173,8 +174,7 @@ def gather(s: Scene, field: Field, seen: NDArray[np.bool_]) -> Evidence:
     p = s.prepared
     smooth = deformed(s, field)
     ahead = forward(s.target, s.forest, p.nodes, smooth, vertex_normals(smooth, p.mesh.faces), 3.0)
-    ahead.weight[:] *= p.weight * s.seen(smooth[p.nodes])
-    return evidence(p, field, smooth, ahead, seen)
+    return evidence(p, field.bone, smooth, ahead, p.weight * s.seen(smooth[p.nodes]), seen)
 
 
 def flags(bones: dict[int, BoneFit]) -> tuple[Flag, ...]:
@@ -202,8 +202,8 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
 
     Raises
     ------
-    StudyError : the surfaces are not a thorax in millimetres (``bad_surface``), are ``mirrored``, or hold
-        ``too_few_bones``
+    StudyError : the surfaces are not a thorax in millimetres (``bad_surface``), are ``mirrored``, hold
+        ``too_few_bones``, or ribs that are numbered one off (``bad_labels``)
     """
     settings = settings or RegistrationSettings()
     with threadpool_limits(limits=1):
@@ -211,6 +211,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         check_target(target)
         target = sound(target)
         samples = sample_target(target, prepared.labels, settings.samples)
+        check_numbers(samples, prepared.mesh)
         start = place(prepared, samples)
         placed = move(samples, start.scale, start.rotation, start.shift)
         pairs = swapped(prepared, placed)
