@@ -47,13 +47,14 @@ def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask
     amount: dict[int, float] = {}
     half = manubrium_half(work, plate)
     off = (work.factor[2] - 1) / 2 * work.spacing[2] / work.factor[2]
+    centre = 0.5 * (plate.low + plate.high)  # between its edges: the line of best cover lies some mm to a side
     for level, beyond in BEYOND_MM.items():
         for side in SIDES:
             label = rib(side, level)
             z, y, x = np.nonzero((ribs == label) & (work.ant > FRONT_MM))
             if not len(z):
                 continue
-            d = (x * work.spacing[2] + off - plate.middle[z]) * (1 if side == "left" else -1)
+            d = (x * work.spacing[2] + off - centre[z]) * (1 if side == "left" else -1)
             cut = _cut(d, half + beyond, SPREAD_MM[level], tolerance=0.4 if level == 1 else 2.0)
             gone = d < cut
             if gone.any():
