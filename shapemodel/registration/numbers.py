@@ -37,7 +37,7 @@ STRIDE, THIN = 8, 3
 
 
 def leaning(points: NDArray[np.float64], spine: dict[int, cKDTree], level: int) -> tuple[float, float] | None:
-    """mm by which a rib's head is nearer to vertebra k + 1 than to k - 1, and to k - 2 than to k; None: not all there."""
+    """mm by which a rib lies nearer to vertebra k + 1 than to k - 1, and to k - 2 than to k; None: not all there."""
     around = [level - 2, level - 1, level, level + 1]
     if not all(k in spine for k in around):
         return None
