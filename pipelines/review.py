@@ -15,6 +15,7 @@ from pipelines import verbs
 from pipelines.cohort import DIFFERENCE_FILE, GROUPS
 from pipelines.deliver import MEAN_FORMATS, MEAN_VIEWS, MODE_VIEWS, PICTURE_FOLDER, SIGNED_COLORS, difference_limit
 from pipelines.gate import quality_tables
+from pipelines.selection import selection_table
 from pipelines.settings import Settings
 from pipelines.subject import STUDY_VIEWS
 from pipelines.workspace import COHORT, OK, Outcome, Record, Timing, Workspace, run_stage, stage_key, write_text
@@ -138,7 +139,10 @@ def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings:
         difference=difference_entries(workspace, numbers),
         modes=mode_entries(workspace, models, settings),
         scree={g: m["scree"] for g, m in models.items()},
-        tables=tables(numbers, model.numbers.get("measures", {}) if model else {}),
+        tables=(
+            *((dropped,) if (dropped := selection_table(entries)) else ()),
+            *tables(numbers, model.numbers.get("measures", {}) if model else {}),
+        ),
         provenance=provenance_rows(workspace),
         notice=str(numbers.get("notice", "")),
     )
