@@ -47,6 +47,9 @@ class GroupwiseSettings:
     Attributes
     ----------
     rounds, tol_mm : most rounds; the mean change along the normals that ends them earlier
+    burn_in : rounds until the template is near its mean; from then on each subject's shape is the mean of what its
+        registrations gave. A rib slides along itself by a millimetre or two from round to round, and one that a
+        scan cuts may jump, so that single results would keep the mean moving for ever
     hidden_weight : weight of an extrapolated vertex against a seen one, so that nothing is undefined
     fade_rings : rings over which a subject's weight fades in from the border of what it shows; without this
         the mean would have a step where a subject with another posture drops out
@@ -54,8 +57,9 @@ class GroupwiseSettings:
     remesh : used when the repaired mean does not pass the gate of a template; None keeps its connectivity
     """
 
-    rounds: int = 6
+    rounds: int = 8
     tol_mm: float = 0.1
+    burn_in: int = 1
     hidden_weight: float = 0.05
     fade_rings: int = 10
     frame_hidden: float = 0.3
@@ -113,13 +117,15 @@ def groupwise(
     moved: list[tuple[float, float]] = []
     n_seen = np.zeros(len(template.mesh.vertices), np.int64)
     refused: tuple[int, ...] = ()
+    held: list[Registered | None] = [None] * len(subjects)
     for k in range(settings.rounds):
         if progress:
             progress(f"template, round {k + 1}", k / settings.rounds)
         reference = prepare(template.mesh) if prepare else template.mesh
         results = list(mapper(_Attempt(register, reference), subjects))
         refused = tuple(i for i, r in enumerate(results) if r is None)
-        mesh, n_seen = _round(template.mesh, [r for r in results if r is not None], settings)
+        held = _averaged(held, results, max(k + 1 - settings.burn_in, 1))
+        mesh, n_seen = _round(template.mesh, [h for h, r in zip(held, results, strict=True) if h and r], settings)
         moved.append(_movement(template.mesh, mesh))
         template = Template(mesh.with_arrays(prior=n_seen == 0), n_seen == 0)
         logger.info("template round %d: moved %.3f mm, %.3f along normals", k + 1, *moved[-1])
@@ -144,6 +150,30 @@ class _Attempt:
         except StudyError as error:
             logger.warning("a subject is left out of the template: %s", error)
             return None
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What is held of a subject: its shape over the rounds, what its last registration saw."""
+
+    vertices: Points
+    visible: NDArray[np.bool_]
+
+
+def _averaged(
+    held: Sequence[Registered | None], results: Sequence[Registered | None], count: int
+) -> list[Registered | None]:
+    """Mean of each subject's shapes, of which this round's is number ``count`` since the burn-in.
+
+    The step of Robbins and Monro 1951: noise of the registrations averages out, a drift of the mean does not.
+    """
+    out: list[Registered | None] = []
+    for old, new in zip(held, results, strict=True):
+        if old is None or new is None or count == 1:
+            out.append(new or old)
+        else:
+            out.append(_Held(old.vertices + (new.vertices - old.vertices) / count, new.visible))
+    return out
 
 
 def _round(mesh: Mesh, found: Sequence[Registered], s: GroupwiseSettings) -> tuple[Mesh, NDArray[np.int64]]:
