@@ -33,6 +33,8 @@ NECK_MM = ((1.5, 3.0), (2.0, 3.5))
 """A neck's middle before and above the line from start to head, and its spread: behind and below is the process."""
 CORRIDOR_MM = 8.0
 """No neck strays farther from its expected place."""
+WINDOW_MM = 50.0
+"""Necks climb or fall by less between head and start: what lies further above or below need not be looked at."""
 GAP_COST = 30.0
 """A mm outside bone, in mm of the middle of a neck: a hole in a thin cortex is passed, a missing neck is not made."""
 MOST_GAP = 0.25
@@ -115,16 +117,27 @@ def _cost(
         return np.zeros((0, 0, 0)), (slice(0),) * 3, np.zeros((0, 0, 0), np.float32)
     head_depth = HEAD_DEPTH_MM[level - 1] if level <= len(HEAD_DEPTH_MM) else 0.0
     head, far = HEAD_ABOVE_MM.get(level, HEAD_LEVEL_MM), start.s - float(discs.s[k])
-    lat = sign * frame.lat
+    part = _beside(frame, start, canal)
+    lat, ant = sign * frame.lat[part], frame.ant[part]
     t = (lat - HEAD_SIDE_MM) / (side - HEAD_SIDE_MM)
-    ahead = frame.ant - (head_depth + (depth - head_depth) * t)
-    above = frame.s - disc_height(discs, k, frame.ant) - (head + (far - head) * t)
+    ahead = ant - (head_depth + (depth - head_depth) * t)
+    above = frame.s[part] - disc_height(discs, k, ant) - (head + (far - head) * t)
     near = (lat > NECK_SIDE_MM[0] - 1.0) & (lat < side) & (np.abs(ahead) < CORRIDOR_MM) & (np.abs(above) < CORRIDOR_MM)
     if not near.any():
         return np.zeros((0, 0, 0)), (slice(0),) * 3, np.zeros((0, 0, 0), np.float32)
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(near))
+    whole = tuple(slice(p.start + b.start, p.start + b.stop) for p, b in zip(part, box, strict=True))
     cost = 1.0 + sum(((x[box] - m) / sd) ** 2 for x, (m, sd) in zip((ahead, above), NECK_MM, strict=True))
-    return np.where(near[box], np.minimum(cost, GAP_COST), np.inf), box, lat[box]
+    return np.where(near[box], np.minimum(cost, GAP_COST), np.inf), whole, lat[box]
+
+
+def _beside(frame: SpineFrame, start: Start, canal: Canal) -> tuple[slice, slice, slice]:
+    """Part of the frame's box on the side of a rib and within :data:`WINDOW_MM` of its start's height."""
+    rows = np.flatnonzero(np.abs(canal.points[:, 0] - start.point[0]) < WINDOW_MM)
+    right = frame.lat[rows].max(axis=(0, 1)) < 0
+    left = frame.lat[rows].min(axis=(0, 1)) > 0
+    cols = np.flatnonzero(~right if start.side == "left" else ~left)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(0, frame.s.shape[1]), slice(int(cols[0]), int(cols[-1]) + 1)
 
 
 def _path(cost: NDArray[np.float64], lat: NDArray[np.float32], spacing: Spacing) -> NDArray[np.int64] | None:

@@ -14,6 +14,7 @@ from shapemodel.labels.canal import find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import split_girdle
+from shapemodel.labels.handles import close_handles
 from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
@@ -209,8 +210,13 @@ def _fine(
     out = solid_ribs(raw, list(RIBS), spacing)
     clock("solid ribs")
     _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
-    _solid_spine(raw, out, spacing, hu, frame, numbering, low)
+    canal = np.zeros(hu.shape, bool)
+    canal[frame.box] = canal_mask(frame, sub < low)
+    _solid_spine(raw, out, spacing, canal[frame.box], frame, numbering)
     drop_crumbs(out, list(MODEL_LABELS))
+    clock("solid spine")
+    close_handles(out, list(MODEL_LABELS), canal, spacing)
+    clock("handles")
     rest = (out == 0) & mask
     front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
     front = upsample(front, work.factor, hu.shape) & ~clavicles
@@ -235,12 +241,11 @@ def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], region: Mask,
     out[box][solid & (out[box] == 0)] = STERNUM
 
 
-def _solid_spine(raw, out, spacing: Spacing, hu, frame: SpineFrame, numbering: Numbering, low: float) -> None:
+def _solid_spine(raw, out, spacing: Spacing, tube: Mask, frame: SpineFrame, numbering: Numbering) -> None:
     discs = numbering.discs
     local = raw[frame.box]
     target = out[frame.box]
     n = len(discs.s)
-    tube = canal_mask(frame, hu[frame.box] < low)
     for level, label in numbering.levels.items():
         mask = local == label
         if label == OTHER_BONE or not mask.any():

@@ -80,7 +80,7 @@ def keep_largest(mask: Mask) -> Mask:
     return lab == int(size.argmax())
 
 
-def _grow(mask: Mask, radius: float, spacing: Spacing) -> Mask:
+def grow(mask: Mask, radius: float, spacing: Spacing) -> Mask:
     """Dilation by a ball of ``radius`` mm (SimpleITK's works on the surface alone, so it is quick)."""
     import SimpleITK as sitk
 
@@ -103,7 +103,7 @@ def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> 
             continue
         box = bounding_box(mask, 2 * RIB_CLOSE_MM, spacing)
         part = mask[box]
-        closed = ~_grow(~_grow(part, RIB_CLOSE_MM, spacing), RIB_CLOSE_MM, spacing) | part
+        closed = ~grow(~grow(part, RIB_CLOSE_MM, spacing), RIB_CLOSE_MM, spacing) | part
         filled = fill_planes(closed, spacing, RIB_HOLE_MM2)
         lab, n = ndi.label(filled)
         own = np.where(part, labels[box], 0)

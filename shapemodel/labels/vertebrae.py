@@ -45,6 +45,16 @@ PILLAR_DEPTH_MM = (-8.0, 4.0)
 PILLAR_HEIGHT = (0.25, 0.9)
 """Articular pillars and transverse processes of a neck stand beside the canal, further forward than those of a
 chest: without a marker of their own those of C7 go to T1."""
+ARCH_PARTS = (
+    (PEDICLE_SIDE_MM, PEDICLE_DEPTH_MM, PEDICLE_HEIGHT),
+    ((-1.0, LAMINA_SIDE_MM), LAMINA_DEPTH_MM, LAMINA_HEIGHT),
+    (PROCESS_SIDE_MM, PROCESS_DEPTH_MM, PROCESS_HEIGHT),
+    (JOINT_SIDE_MM, JOINT_DEPTH_MM, JOINT_HEIGHT),
+)
+NECK_PARTS = ((PILLAR_SIDE_MM, PILLAR_DEPTH_MM, PILLAR_HEIGHT),)
+"""Parts of every arch, and further ones of those above T1: mm beside and before the canal, share of the level."""
+TILTED_MM = 5.0
+"""A disc tilted by 18 degrees rises so far at the rim of a body."""
 ARCH_MM = 6.0
 """What lies less far in front of the canal's middle is arch."""
 ARCH_SIDE_MM = 20.0
@@ -123,37 +133,33 @@ def disc_height(discs: Discs, k: int, ant: NDArray[np.float32]) -> NDArray[np.fl
     return (discs.s[k] + np.tan(np.deg2rad(discs.tilt[k])) * depth).astype(np.float32)
 
 
+def _rows(frame: SpineFrame, low: float, high: float) -> slice:
+    """Slices of the box that hold some of the arclengths ``low`` to ``high`` (mm), tilted discs included."""
+    ends = frame.s[:, [0, 0, -1, -1], [0, -1, 0, -1]]  # s is nearly linear across a slice: its corners are extremes
+    k = np.flatnonzero((ends.max(axis=1) > low - TILTED_MM) & (ends.min(axis=1) < high + TILTED_MM))
+    return slice(int(k[0]), int(k[-1]) + 1) if len(k) else slice(0, 0)
+
+
 def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
     """Markers of bodies and pedicles; ``levels`` maps an interval (0: below the lowest disc) to a label."""
     out = np.zeros(frame.s.shape, np.uint8)
     n = len(discs.s)
-    body = (np.abs(frame.lat) < BODY_SIDE_MM) & (frame.ant > BODY_DEPTH_MM[0]) & (frame.ant < BODY_DEPTH_MM[1])
-    side = np.abs(frame.lat)
-    pedicle = (side > PEDICLE_SIDE_MM[0]) & (side < PEDICLE_SIDE_MM[1])
-    pedicle = pedicle & (frame.ant > PEDICLE_DEPTH_MM[0]) & (frame.ant < PEDICLE_DEPTH_MM[1]) & bone
-    lamina = (side < LAMINA_SIDE_MM) & (frame.ant > LAMINA_DEPTH_MM[0]) & (frame.ant < LAMINA_DEPTH_MM[1]) & bone
-    process = (side > PROCESS_SIDE_MM[0]) & (side < PROCESS_SIDE_MM[1])
-    process = process & (frame.ant > PROCESS_DEPTH_MM[0]) & (frame.ant < PROCESS_DEPTH_MM[1]) & bone
-    joint = (side > JOINT_SIDE_MM[0]) & (side < JOINT_SIDE_MM[1])
-    joint = joint & (frame.ant > JOINT_DEPTH_MM[0]) & (frame.ant < JOINT_DEPTH_MM[1]) & bone
-    pillar = (side > PILLAR_SIDE_MM[0]) & (side < PILLAR_SIDE_MM[1])
-    pillar = pillar & (frame.ant > PILLAR_DEPTH_MM[0]) & (frame.ant < PILLAR_DEPTH_MM[1]) & bone
     top = max((k for k, label in levels.items() if label < OTHER_BONE), default=n)
     heights = np.diff(discs.s)
     for k, label in levels.items():
-        low = disc_height(discs, k - 1, frame.ant) if k > 0 else disc_height(discs, 0, frame.ant) - heights[0]
-        high = disc_height(discs, k, frame.ant) if k < n else disc_height(discs, n - 1, frame.ant) + heights[-1]
-        out[body & (frame.s > low + ENDPLATE_MM) & (frame.s < high - ENDPLATE_MM)] = label
-        parts = [
-            (pedicle, PEDICLE_HEIGHT),
-            (lamina, LAMINA_HEIGHT),
-            (process, PROCESS_HEIGHT),
-            (joint, JOINT_HEIGHT),
-        ]
-        if k > top:
-            parts.append((pillar, PILLAR_HEIGHT))
-        for part, (a, b) in parts:
-            out[part & (frame.s > low + a * (high - low)) & (frame.s < low + b * (high - low))] = label
+        below = discs.s[k - 1] if k > 0 else discs.s[0] - heights[0]
+        above = discs.s[k] if k < n else discs.s[-1] + heights[-1]
+        rows = _rows(frame, float(below), float(above))
+        s, ant, solid, view = frame.s[rows], frame.ant[rows], bone[rows], out[rows]
+        side = np.abs(frame.lat[rows])
+        low = disc_height(discs, k - 1, ant) if k > 0 else disc_height(discs, 0, ant) - heights[0]
+        high = disc_height(discs, k, ant) if k < n else disc_height(discs, n - 1, ant) + heights[-1]
+        body = (side < BODY_SIDE_MM) & (ant > BODY_DEPTH_MM[0]) & (ant < BODY_DEPTH_MM[1])
+        view[body & (s > low + ENDPLATE_MM) & (s < high - ENDPLATE_MM)] = label
+        share = (s - low) / (high - low)
+        for (near, far), (back, front), (a, b) in ARCH_PARTS + NECK_PARTS * (k > top):
+            part = (side > near) & (side < far) & (ant > back) & (ant < front) & (share > a) & (share < b)
+            view[part & solid] = label
     return out
 
 
@@ -166,16 +172,20 @@ def hold_levels(
     rise above their own disc (superior articular processes end near it).
     """
     body = (frame.ant >= ARCH_MM) & (np.abs(frame.lat) < COLUMN_SIDE_MM)
+    arch = (frame.ant < ARCH_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)
     own = sorted((k, label) for k, label in levels.items() if label < OTHER_BONE)
     for k, label in own:
         if k < len(discs.s) and k + 1 in levels:
-            over = (labels == label) & (((frame.ant < ARCH_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)) | body)
-            over &= frame.s > disc_height(discs, k, frame.ant) + ABOVE_MM
-            labels[over] = levels[k + 1]
+            rows = _rows(frame, float(discs.s[k]), np.inf)
+            over = (labels[rows] == label) & (arch | body)[rows]
+            over &= frame.s[rows] > disc_height(discs, k, frame.ant[rows]) + ABOVE_MM
+            labels[rows][over] = levels[k + 1]
     for k, label in own[::-1]:
         if k > 0 and k - 1 in levels:
-            under = (labels == label) & body & (frame.s < disc_height(discs, k - 1, frame.ant) - ABOVE_MM)
-            labels[under] = levels[k - 1]
+            rows = _rows(frame, -np.inf, float(discs.s[k - 1]))
+            under = (labels[rows] == label) & body[rows]
+            under &= frame.s[rows] < disc_height(discs, k - 1, frame.ant[rows]) - ABOVE_MM
+            labels[rows][under] = levels[k - 1]
     return labels
 
 
