@@ -1,0 +1,101 @@
+"""Labels as solids: handles closed where the bone has none, levels held at their discs, clavicles kept out."""
+
+from __future__ import annotations
+
+import numpy as np
+from skimage.measure import euler_number
+
+from shapemodel.anatomy import OTHER_BONE, rib, vertebra
+from shapemodel.labels.handles import close_handles
+from shapemodel.labels.solid import solid_plate
+from shapemodel.labels.spine import Discs
+from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
+
+SPACING = (2.0, 0.75, 0.75)
+RIB, T5 = rib("left", 5), vertebra(5)
+
+
+def euler(mask: np.ndarray) -> int:
+    """Pieces and cavities less handles."""
+    return int(euler_number(np.pad(mask, 1), 3))
+
+
+def plate_with_hole(width: int) -> np.ndarray:
+    """A bar of 12 x 12 x 45 mm with a hole of ``width`` voxels (0.75 mm) bored through its middle, along y."""
+    bar = np.zeros((12, 30, 70), np.uint8)
+    bar[3:9, 7:23, 5:65] = RIB
+    bar[5:7, :, 35 - width // 2 : 35 - width // 2 + width] = 0
+    return bar
+
+
+def test_a_hole_through_a_rib_is_filled():
+    bar = plate_with_hole(3)
+    assert euler(bar == RIB) == 0
+    solid = close_handles(bar.copy(), [RIB], np.zeros(bar.shape, bool), SPACING)
+    assert euler(solid == RIB) == 1
+    assert (solid == RIB).sum() - (bar == RIB).sum() <= 2 * 16 * 3  # the hole and nothing else
+
+
+def test_what_must_stay_empty_is_not_filled():
+    bar = plate_with_hole(3)
+    assert np.array_equal(close_handles(bar.copy(), [RIB], bar == 0, SPACING), bar)
+
+
+def test_a_vertebra_keeps_its_canal_and_loses_a_foramen_of_noise():
+    z, y, x = np.ogrid[0:14, 0:60, 0:60]
+    r = np.hypot((y - 30) * 0.75, (x - 30) * 0.75)
+    ring = np.broadcast_to((r > 8.0) & (r < 15.0) & (z > 1) & (z < 12), (14, 60, 60))
+    labels = np.where(ring, np.uint8(T5), np.uint8(0))
+    labels[6, 30, 40:] = 0  # one voxel wide, from the canal outwards
+    assert euler(labels == T5) == -1
+    solid = close_handles(labels, [T5], np.zeros(ring.shape, bool), SPACING)
+    assert euler(solid == T5) == 0
+    assert not solid[:, 30, 30].any()
+
+
+def straight_frame() -> SpineFrame:
+    """A box of 60 x 60 x 60 mm, 1 mm voxels, canal along z in its middle."""
+    z, y, x = np.meshgrid(np.arange(60.0), np.arange(60.0), np.arange(60.0), indexing="ij")
+    box = (slice(0, 60), slice(0, 60), slice(0, 60))
+    lat, ant = (x - 30).astype(np.float32), (40 - y).astype(np.float32)
+    return SpineFrame(box, z.astype(np.float32), lat, ant, np.zeros(60))
+
+
+def test_bodies_end_at_their_discs_and_arches_hang_down():
+    frame = straight_frame()
+    discs = Discs(np.array([10.0, 32.0, 54.0]), np.ones(3), np.zeros(3))
+    levels = {0: OTHER_BONE, 1: vertebra(6), 2: T5, 3: OTHER_BONE}
+    labels = np.full(frame.s.shape, T5, np.uint8)  # a flood that climbed and sank along spurs
+    held = hold_levels(labels, frame, discs, levels)
+    body = (frame.ant > 8) & (np.abs(frame.lat) < 20)
+    assert (held[body & (frame.s < 30)] != T5).all()
+    assert (held[body & (frame.s > 34) & (frame.s < 54)] == T5).all()
+    assert (held[body & (frame.s > 56)] == OTHER_BONE).all()
+    arch = (frame.ant < 0) & (np.abs(frame.lat) < 15)
+    assert (held[arch & (frame.s < 54)] == T5).all()
+    assert (held[arch & (frame.s > 56)] == OTHER_BONE).all()
+
+
+def test_markers_lie_in_their_own_levels():
+    frame = straight_frame()
+    discs = Discs(np.array([10.0, 32.0, 54.0]), np.ones(3), np.zeros(3))
+    levels = {1: vertebra(6), 2: T5}
+    markers = level_markers(frame, np.ones(frame.s.shape, bool), discs, levels)
+    for label, low, high in ((vertebra(6), 10, 32), (T5, 32, 54)):
+        s = frame.s[markers == label]
+        assert s.min() > low
+        assert s.max() < high
+    assert not markers[np.abs(frame.s - 32) < 1].any()
+
+
+def test_a_notch_stays_open_and_a_broken_shell_is_filled():
+    region = np.ones((5, 40, 80), bool)
+    corners = np.zeros(region.shape, bool)
+    corners[:, 10:26, 5:18] = corners[:, 10:26, 60:73] = True
+    corners[0:2, 10:26, 5:73] = True  # the plate below the notch joins them
+    assert not solid_plate(corners, region, SPACING)[4, 15:20, 35:45].any()
+    shell = np.zeros(region.shape, bool)
+    shell[:, 10:12, 5:73] = shell[:, 24:26, 5:73] = True  # front and back cortex, thin ends not seen
+    shell[0] = False
+    shell[0, 10:26, 5:73] = True
+    assert solid_plate(shell, region, SPACING)[3, 15:20, 35:45].all()
