@@ -1,13 +1,16 @@
-"""Anchors at the ends of ribs: what tells a rib how far it reaches along itself.
+"""Anchors along ribs: what tells a rib how far it reaches along itself, and where on it a point belongs.
 
 Nearest points say little about sliding along a shaft; its two ends say it at once. The end of the target is
 looked for along the centreline of the deformed template; ends that the scan cuts, or that do not agree with
-their neighbours (a stub of calcified cartilage, a missing piece), are left out.
+their neighbours (a stub of calcified cartilage, a missing piece), are left out. Between two known ends a place
+on the shaft starts at the same fraction of its length on everybody, the convention by which ribs are measured
+(Holcombe 2017); finer marks of its shape take over where there are any.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,12 @@ BIN_MM = 8.0
 
 TIP = 8
 """Vertices at each end that are pulled."""
+
+STATIONS = np.linspace(0.1, 0.9, 9)
+"""Fractions of a rib's length whose place is anchored when both of its ends are known."""
+
+LEAST_SAMPLES = 100
+"""A rib with fewer samples of real surface says nothing of its length."""
 
 SLACK_MM = 3.0
 """A vertex this far beyond the cut may still be seen: lengths are known no better."""
@@ -45,7 +54,8 @@ DISAGREE_MM = {"head": 8.0, "front": 14.0}
 @dataclass(frozen=True)
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
-    both tips, and whether each tip is bone, not a cut."""
+    both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between and their (n,) fractions of
+    the length."""
 
     index: int
     ids: NDArray[np.int64]
@@ -53,6 +63,8 @@ class Shaft:
     along: NDArray[np.float64]
     tips: tuple[NDArray[np.int64], NDArray[np.int64]]
     whole: tuple[bool, bool]
+    stations: NDArray[np.int64]
+    fraction: NDArray[np.float64]
 
 
 def geodesic(vertices: Points, faces: NDArray[np.int64], start: int) -> NDArray[np.float64]:
@@ -85,7 +97,13 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         low, high = fov[0::2] + CUT_MM, fov[1::2] - CUT_MM
         head, front = (bool(((v[t] > low) & (v[t] < high)).all()) for t in tips)
         bins = np.unique((along / BIN_MM).astype(np.int64), return_inverse=True)[1]
-        out.append(Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front)))
+        stations = np.array(
+            [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
+        )
+        shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], STATIONS)
+        own, _ = lengthwise(shaft, template.vertices)(v)
+        low, high = np.quantile(own, [TIP_QUANTILE, 1 - TIP_QUANTILE])
+        out.append(replace(shaft, fraction=(own[stations].mean(1) - low) / (high - low)))
     return tuple(out)
 
 
@@ -100,7 +118,7 @@ def centreline(shaft: Shaft, y: Points) -> tuple[Points, Points, NDArray[np.floa
 
 @dataclass(frozen=True)
 class Anchors:
-    """(E,) rib ends: bone index; (E, TIP) vertices; (E, 3) unit direction outwards; (E,) mm to go along it.
+    """(E,) ends and stations of ribs: bone index; (E, TIP) vertices; (E, 3) unit direction; (E,) mm to go along it.
 
     ``lost`` (V,): vertices that lie beyond the place where the scan cuts their rib, by length from its head.
     """
@@ -112,22 +130,48 @@ class Anchors:
     lost: NDArray[np.bool_]
 
 
-def reach(shaft: Shaft, y: Points, samples: Points) -> tuple[NDArray, Points, Points, Points, float]:
-    """Pull (2,) mm outwards at head and front, outward directions, tip centres and where the target ends (2, 3), its
-    length in mm."""
+def lengthwise(shaft: Shaft, y: Points) -> Callable[[Points], tuple[NDArray[np.float64], Points]]:
+    """``points (n, 3) -> (n,) mm along the shaft's centreline, (n, 3) its unit tangent`` there; ends go straight on."""
     c, t, arc = centreline(shaft, y)
 
-    def along(x: Points) -> NDArray[np.float64]:
+    def along(x: Points) -> tuple[NDArray[np.float64], Points]:
         d2 = (x**2).sum(1)[:, None] + (c**2).sum(1)[None] - 2 * x @ c.T
         j = d2.argmin(1)
-        return np.asarray(arc[j] + ((x - c[j]) * t[j]).sum(1))
+        return np.asarray(arc[j] + ((x - c[j]) * t[j]).sum(1)), t[j]
 
-    own, theirs = along(y[shaft.ids]), along(samples)
+    return along
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One rib against its target, all along the template's centreline.
+
+    ``pull`` (2,) mm outwards at head and front; ``outward`` (2, 3) directions; ``tips``, ``goal`` (2, 3) where template
+    and target end; ``length`` mm of the target; (n,) ``even`` mm that the stations have to go to their fraction of
+    that length, ``way`` (n, 3) directions.
+    """
+
+    pull: NDArray[np.float64]
+    outward: Points
+    tips: Points
+    goal: Points
+    length: float
+    even: NDArray[np.float64]
+    way: Points
+
+
+def reach(shaft: Shaft, y: Points, samples: Points) -> Reach:
+    """Where the target of a rib, ``samples`` (n, 3), ends and how far the deformed template ``y`` is from that."""
+    c, t, _ = centreline(shaft, y)
+    along = lengthwise(shaft, y)
+    own, theirs = along(y[shaft.ids])[0], along(samples)[0]
     quantiles = [TIP_QUANTILE, 1 - TIP_QUANTILE]
     (own_low, own_high), (low, high) = np.quantile(own, quantiles), np.quantile(theirs, quantiles)
-    pull = np.array([own_low - low, high - own_high])
     goal = np.stack([samples[theirs <= low + TIP_MM].mean(0), samples[theirs >= high - TIP_MM].mean(0)])
-    return pull, np.stack([-t[0], t[-1]]), c[[0, -1]], goal, float(high - low)
+    now, way = along(y[shaft.stations].mean(1))
+    even = low + shaft.fraction * (high - low) - now
+    pull = np.array([own_low - low, high - own_high])
+    return Reach(pull, np.stack([-t[0], t[-1]]), c[[0, -1]], goal, float(high - low), even, way)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
@@ -162,27 +206,47 @@ def anchors(
     ``samples`` (B, S, 3), ``solid`` (B, S) are the target's; ``seen(points) -> bool`` tells what is well inside
     the scan.
     """
-    length, near = np.full(len(parts), np.nan), np.ones((len(parts), 2), bool)
-    pulls, ways, usable = np.zeros((len(parts), 2)), np.zeros((len(parts), 2, 3)), np.zeros((len(parts), 2), bool)
+    near, pulls = np.ones((len(parts), 2), bool), np.zeros((len(parts), 2))
+    usable = np.zeros((len(parts), 2), bool)
+    found: list[Reach | None] = []
     for i, shaft in enumerate(parts):
-        real = solid[shaft.index]
-        if real.sum() < 100:
+        real, x = solid[shaft.index], samples[shaft.index]
+        r = reach(shaft, y, x[real]) if real.sum() >= LEAST_SAMPLES else None
+        found.append(r)
+        if r is None:
             continue
-        x = samples[shaft.index]
-        pulls[i], ways[i], tips, goal, length[i] = reach(shaft, y, x[real])
+        pulls[i] = r.pull
         for e in range(2):
             # a cut or a hole leaves a rim of untrusted samples about its place
-            rim = np.linalg.norm(x[~real] - goal[e], axis=1).min() if (~real).any() else np.inf
-            usable[i, e] = shaft.whole[e] and bool(seen(tips[e : e + 1])[0]) and bool(seen(goal[e : e + 1])[0])
+            rim = np.linalg.norm(x[~real] - r.goal[e], axis=1).min() if (~real).any() else np.inf
+            usable[i, e] = shaft.whole[e] and bool(seen(r.tips[e : e + 1])[0]) and bool(seen(r.goal[e : e + 1])[0])
             usable[i, e] &= rim > RIM_MM[e]
             near[i, e] = rim <= RIM_MM[e]
+    length = np.array([np.nan if r is None else r.length for r in found])
     sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
     for e, end in enumerate(("head", "front")):
         for side in (False, True):
             rows = np.flatnonzero(sides == side)
             usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
     lost = beyond(parts, length, np.asarray(usable.all(1)), ~near[:, 0] & near[:, 1], len(y))
-    rows, ends = np.nonzero(usable)
-    picked = [parts[a].tips[b] for a, b in zip(rows.tolist(), ends.tolist(), strict=True)]
-    bone = np.array([parts[a].index for a in rows.tolist()], dtype=np.int64)
-    return Anchors(bone, np.array(picked, np.int64).reshape(-1, TIP), ways[rows, ends], pulls[rows, ends], lost)
+    return Anchors(*_collect(parts, found, usable), lost)
+
+
+def _collect(
+    parts: tuple[Shaft, ...], found: list[Reach | None], usable: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Points, NDArray[np.float64]]:
+    """Bone, vertices, direction and pull of the usable ends, and of the stations of ribs with two of them."""
+    bone: list[int] = []
+    vertex, direction, pull = [np.zeros((0, TIP), np.int64)], [np.zeros((0, 3))], [np.zeros(0)]
+    for shaft, r, ok in zip(parts, found, usable, strict=True):
+        if r is None or not ok.any():
+            continue
+        vertex.append(np.stack(shaft.tips)[ok])
+        direction.append(r.outward[ok])
+        pull.append(r.pull[ok])
+        if ok.all():
+            vertex.append(shaft.stations)
+            direction.append(r.way)
+            pull.append(r.even)
+        bone += [shaft.index] * (int(ok.sum()) + (len(shaft.stations) if ok.all() else 0))
+    return np.array(bone, np.int64), np.concatenate(vertex), np.concatenate(direction), np.concatenate(pull)

@@ -129,10 +129,12 @@ def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> Field:
         n_nodes = settings.coarse_nodes if coarse else p.nodes.shape[1]
         n_back = settings.backward_samples // 2 if coarse else settings.backward_samples
         pairs = pair_up(s, y, n_nodes, n_back, settings.backward, max(3.0 * sigma[0], 1.5))
+        ends = rib_ends(s, y)
+        held = (sigma[0] / settings.shaft_sigma) ** 2
         if k < settings.anchor_steps:
-            ends = rib_ends(s, y)
             pairs.weight[ends.lost[pairs.vertex]] = 0.0
-            pairs = both(pairs, along_shaft(s, y, ends, 1.0), 1.0)
+            held = 1.0
+        pairs = both(pairs, along_shaft(s, y, ends, held), 1.0)
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]
         field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma)
         y = deformed(s, field)
@@ -148,6 +150,7 @@ def stage_bones(s: Scene, field: Field, settings: RegistrationSettings) -> tuple
     change = np.inf
     for _ in range(settings.bone_steps):
         pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
+        pairs = both(pairs, along_shaft(s, y, rib_ends(s, y), (sigma[0] / settings.shaft_sigma) ** 2), 1.0)
         c = solve_bones(p.bone[pairs.vertex], pairs, pairs.goal - base[pairs.vertex], sigma)
         field = Field(field.thorax, c)
         before, y = y, deformed(s, field)

@@ -45,7 +45,9 @@ class RegistrationSettings:
     soft_sigma : its widths, mm, each held for ``soft_steps`` steps
     soft_outlier : fraction of points taken to have no partner
     coarse_steps, coarse_nodes : joint Gauss-Newton steps on the first so many nodes a bone
-    anchor_steps : the first joint steps, in which the ends of ribs are anchored
+    anchor_steps : the first joint steps, in which ends and shafts of ribs are anchored as firmly as surfaces fit
+    shaft_sigma : afterwards, standard deviation of each anchored vertex along its rib, mm; eight share a station,
+        which so is free by 5 mm, as the marks of ribs of one length scatter between people
     joint_steps, bone_steps : further ones on all nodes: of all fields together, of each bone alone
     sigma_normal : (first, last) standard deviation of the distance along the normal, mm
     sigma_tangent : (first, last) of the distance along the surface, mm; it only damps
@@ -64,6 +66,7 @@ class RegistrationSettings:
     coarse_steps: int = 16
     coarse_nodes: int = 160
     anchor_steps: int = 6
+    shaft_sigma: float = 15.0
     joint_steps: int = 3
     bone_steps: int = 8
     sigma_normal: tuple[float, float] = (3.0, 0.25)

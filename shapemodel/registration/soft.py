@@ -24,6 +24,10 @@ ANCHOR_MASS = 30.0
 """A rib end weighs as many points as a fifth of a bone: what is known of sliding is known there."""
 
 
+CHOICE = 6
+"""Far-apart samples are chosen among so many times their number: evenly drawn ones leave no more to choose."""
+
+
 @dataclass(frozen=True)
 class Cloud:
     """(B, M, 3) template points, (B*M, r) their basis, (B, M) weights; (B, N, 3) target points, (B, N) theirs."""
@@ -41,6 +45,7 @@ def thin(target: Target, count: int) -> tuple[NDArray[np.float64], NDArray[np.fl
     weight = np.zeros((len(target.present), count))
     for b in np.flatnonzero(target.present):
         own = target.points[b][target.main[b]]
+        own = own[:: max(1, len(own) // (CHOICE * count))]
         far = own[spread(own, count)]
         points[b] = far[np.arange(count) % len(far)]
         weight[b, : len(far)] = 1.0
