@@ -1,0 +1,64 @@
+"""Flags of a labelled scan: raised beyond their limits and by the place of a cut, silent otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shapemodel.anatomy import MODEL_LABELS, RIBS, STERNUM, rib
+from shapemodel.labels.numbering import Numbering
+from shapemodel.labels.quality import study_flags
+from shapemodel.labels.records import BoneStatus
+from shapemodel.labels.spine import Discs
+
+FINE = {
+    "level_share": 0.9,
+    "canal_rays": 0.75,
+    "disc_score": 0.8,
+    "lung_ratio": 0.9,
+    "contrast_ml": 0.0,
+    "metal_ml": 0.0,
+    "sternum_mm": 55.0,
+    "cartilage_ml": 0.0,
+}
+
+
+def codes(measures=None, bones=None, trimmed=None) -> set[str]:
+    empty = np.zeros(0)
+    numbering = Numbering(np.zeros((1, 1, 1), np.uint8), {}, Discs(empty, empty, empty), 0.9, 20, (), (), 1, ())
+    all_bones = {k: BoneStatus("complete", (), 0.9, 20.0, 1) for k in MODEL_LABELS} | (bones or {})
+    return {f.code for f in study_flags(FINE | (measures or {}), numbering, all_bones, trimmed or {})}
+
+
+def test_an_ordinary_study_is_not_flagged():
+    assert codes() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("level_share", 0.52, "numbering_weak"),
+        ("canal_rays", 0.58, "canal_weak"),
+        ("disc_score", 0.25, "disc_unsure"),
+        ("lung_ratio", 0.3, "lung_uneven"),
+        ("contrast_ml", 400.0, "contrast"),
+        ("metal_ml", 1.0, "metal"),
+        ("sternum_mm", 80.0, "sternum_odd"),
+    ],
+)
+def test_each_measure_has_its_flag(name, value, code):
+    assert codes({name: value}) == {code}
+
+
+def test_bones_are_flagged_for_what_they_are():
+    assert codes(trimmed={rib("left", 1): 8.5}) == {"cartilage_bridge"}
+    assert codes(trimmed={rib("left", 1): 3.5}) == set()
+    assert codes(bones={STERNUM: BoneStatus("absent")}) == {"sternum_odd"}
+    assert codes(bones={RIBS[4]: BoneStatus("complete", (), 0.9, 8.0, 1)}) == {"side_ratio"}
+    assert codes(bones={RIBS[4]: BoneStatus("complete", (), 0.9, 20.0, 2)}) == {"pieces"}
+
+
+def test_a_top_that_cuts_more_than_first_ribs_is_flagged():
+    cut = BoneStatus("cut", ("zmax",), 0.9, 8.0, 1)
+    assert codes(bones={rib("left", 1): cut, rib("right", 1): cut}) == set()
+    assert codes(bones={rib("left", 2): cut}) == {"field_of_view"}
