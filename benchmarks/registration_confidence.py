@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from shapemodel.registration.confidence import FLAG_MM, WEIGHTS, Evidence
+from shapemodel.registration.confidence import FLAG_MM, WEIGHTS, Evidence, expected_error
 
 OFF_MM, GOOD_MM = 3.0, 1.5
 """A bone off by more than the first must be flagged; one off by less than the second should not be."""
@@ -43,9 +43,9 @@ def columns(rows: Sequence[dict[str, object]], real: Sequence[dict[str, object]]
     return out
 
 
-def features(data: dict[str, NDArray]) -> NDArray[np.float64]:
-    """(n, k) columns that ``WEIGHTS`` weighs."""
-    return Evidence(**{f.name: data[f.name] for f in fields(Evidence)}).features()
+def evidence(data: dict[str, NDArray]) -> Evidence:
+    """The rows as one record of evidence."""
+    return Evidence(**{f.name: data[f.name] for f in fields(Evidence)})
 
 
 def fitted(x: NDArray, error: NDArray, source: NDArray) -> NDArray[np.float64]:
@@ -57,13 +57,14 @@ def fitted(x: NDArray, error: NDArray, source: NDArray) -> NDArray[np.float64]:
     return np.asarray(np.linalg.solve(a.T @ x + RIDGE * np.eye(x.shape[1]), a.T @ np.log(error)))
 
 
-def left_out(x: NDArray, data: dict[str, NDArray]) -> NDArray[np.float64]:
+def left_out(known: Evidence, data: dict[str, NDArray]) -> NDArray[np.float64]:
     """(n,) expected errors, mm, each by weights that never saw the case."""
+    x = known.features()
     out = np.zeros(len(x))
     for name in np.unique(data["case"]):
         own = data["case"] == name
         weights = fitted(x[~own], data["error"][~own], data["source"][~own])
-        out[own] = np.exp(x[own] @ weights)
+        out[own] = expected_error(known, weights)[own]
     return out
 
 
@@ -92,18 +93,17 @@ def _share(flagged: NDArray, which: NDArray) -> float:
 
 def report(rows: Sequence[dict[str, object]], real: Sequence[dict[str, object]], fit: bool) -> None:
     """Print the shipped weights' record; with ``fit`` the new weights and limits for each share of bad bones."""
-    data = columns([r for r in rows if r.get("bend") not in (None, "")], real)
-    x = features(data)
-    shipped = np.exp(x @ np.array(list(WEIGHTS.values())))
+    data = columns([r for r in rows if r.get("lost") not in (None, "")], real)
+    known = evidence(data)
+    shipped = expected_error(known, np.array(list(WEIGHTS.values())))
     out = [f"shipped weights, flagged above {FLAG_MM} mm:", *judged(data, shipped, FLAG_MM)]
     if fit:
-        expected = left_out(x, data)
-        names = list(WEIGHTS) if len(WEIGHTS) == x.shape[1] else [f"x{i}" for i in range(x.shape[1])]
-        weights = fitted(x, data["error"], data["source"])
+        expected = left_out(known, data)
+        weights = fitted(known.features(), data["error"], data["source"])
         bad = data["error"] > OFF_MM
         out += [
             "",
-            "weights: " + str(dict(zip(names, np.round(weights, 3).tolist(), strict=True))),
+            "weights: " + str(dict(zip(WEIGHTS, np.round(weights, 3).tolist(), strict=True))),
             "each case left out:",
         ]
         for share in (0.9, 0.93, 0.95, 0.97):

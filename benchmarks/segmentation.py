@@ -5,7 +5,8 @@
 
 FOLDER holds ``ct/STUDY/`` (DICOM) and ``labels/STUDY.nii.gz`` (default: $SHAPEMODEL_REAL_CT, else ../shared).
 For every study, in a process of its own: seconds of CPU from the DICOM folder to filled labels, peak memory,
-Dice of each bone, false bone (labelled 1-37 where the reference says other bone; leaves Dice), calcified
+Dice of each bone and of all bones as one, bone that the two give to different neighbours, false bone
+(labelled 1-37 where the reference says other bone; leaves Dice), calcified
 cartilage inside ribs and sternum, pieces a bone, Euler number of the meshed solid, flags. ``--baseline`` adds a
 plain HU > 200 mask with islands below 1 mL removed, as one Dice against all bones of the model. ``--suite`` labels the
 phantom scans of ``shapemodel.phantom.suite`` instead, one row each in the CSV (run again to resume), and prints the
@@ -41,11 +42,17 @@ def scores(ours: np.ndarray, reference: np.ndarray, voxel_ml: float) -> dict:
     """Dice by bone and the wrong volumes; both (z, y, x) uint8 on one grid."""
     table = np.bincount(ours.ravel().astype(np.int64) * 64 + reference.ravel(), minlength=4096).reshape(64, 64)
     mine, theirs = table.sum(axis=1) - table[:, OTHER_BONE], table.sum(axis=0)
+    spine, ribs = slice(VERTEBRAE[0], VERTEBRAE[-1] + 1), slice(RIBS[0], RIBS[-1] + 1)
+    own = table[spine, spine].diagonal().sum()
     dice = {bone(k).name: round(2 * table[k, k] / (mine[k] + theirs[k]), 4) for k in MODEL_LABELS if theirs[k]}
     return {
         "dice": dice,
         "false_bone_ml": round(float(table[1:38, OTHER_BONE].sum() * voxel_ml), 2),
         "cartilage_ml": round(float(table[1:26, COSTAL_CARTILAGE].sum() * voxel_ml), 2),
+        "outline_dice": round(float(2 * table[1:38, 1:38].sum() / (mine[1:38].sum() + theirs[1:38].sum())), 4),
+        "rib_for_vertebra_ml": round(float(table[ribs, spine].sum() * voxel_ml), 1),
+        "vertebra_for_rib_ml": round(float(table[spine, ribs].sum() * voxel_ml), 1),
+        "vertebra_for_next_ml": round(float((table[spine, spine].sum() - own) * voxel_ml), 1),
         "invented": [bone(k).name for k in MODEL_LABELS if mine[k] and not theirs[k]],
     }
 
@@ -115,6 +122,8 @@ def show(r: dict) -> str:
         f"  sternum {dice.get(bone(STERNUM).name, float('nan')):.3f}, T1-T12 {np.mean(list(spine.values())):.3f}, "
         f"lowest {min(spine, key=spine.get)} {min(spine.values()):.3f}",
         f"  false bone {r['false_bone_ml']} mL, cartilage {r['cartilage_ml']} mL, invented {r['invented']}",
+        f"  all bones as one {r['outline_dice']:.3f}; mL of ours rib and theirs vertebra {r['rib_for_vertebra_ml']}, the "
+        f"other way {r['vertebra_for_rib_ml']}, vertebra and its neighbour {r['vertebra_for_next_ml']}",
         f"  more than one piece: {[n for n, (p, _) in r['topology'].items() if p > 1]}; "
         f"Euler number wrong in {wrong or 'none'} of {len(wanted)} complete bones",
         f"  flags {r['flags']}",

@@ -79,6 +79,14 @@ def test_numbers_one_off_are_flagged_or_refused(prepared: Prepared, target: Mesh
         assert len(flagged) >= 12
 
 
+def test_ribs_in_random_order_are_refused(prepared: Prepared, target: Mesh) -> None:
+    """Little of them is found where they are put, and no low residual of the rest may hide it."""
+    order = np.arange(256)
+    order[1:25] = np.random.default_rng(0).permutation(order[1:25])
+    code, _ = outcome(prepared, replace(target, bone=order[target.bone].astype(np.uint8)))
+    assert code in ("registration_failed", "bad_labels", "mirrored")
+
+
 @pytest.mark.parametrize("left", [0, 1, 10], ids=["no triangle", "one triangle", "ten triangles"])
 def test_empty_bone_counts_as_absent(prepared: Prepared, target: Mesh, left: int) -> None:
     own = target.bone[target.faces[:, 0]] == 6

@@ -21,7 +21,8 @@ SWAPPED = flag_code(
 ABSENT = flag_code("bone_absent", "the bone is not on the scan: it is extrapolated from the prior")
 
 FLAG_MM = 1.4
-"""Expected error from which a bone is flagged: nine of ten bones that are off by more than 3 mm lie above it."""
+"""Expected error from which a bone is flagged: 96 % of the bones that are off by more than 3 mm lie above it, and 22 %
+of those that are off by less than 1.5 mm (``benchmarks/registration.py confidence``)."""
 
 REVIEW_MM = 3.0
 """Expected error from which a reviewer is shown the bone: rare, where ``flagged`` is careful."""
@@ -37,14 +38,12 @@ BEND_MM = 0.5
 ROUGH_MM = (0.1, 0.6)
 """``rough`` is taken between these: what the calibration has seen."""
 
-
 ABSENT_MM = 10.0
 """Said of a bone that the scan does not show at all: hidden parts are 4-9 mm off on average, whole bones more."""
 
-
-LOST_MM = 10.0
-"""Added for a bone of which nothing is found where it was put, in part for a part: it was put in a wrong place. No
-truth of the calibration is that wrong; missing pieces and wrong labels cost a rib about 1 mm by this."""
+LOST_PART, LOST_MM = 0.3, 15.0
+"""A bone of which more than this part is not found where it was put was put in a wrong place: up to so many mm are
+added. Ends of processes that are shorter in another person reach 0.25."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,16 @@ def evidence(
     )
 
 
+def expected_error(evidence: Evidence, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B,) mm."""
+    misplaced = np.clip((evidence.lost - LOST_PART) / (1.0 - LOST_PART), 0.0, 1.0)
+    found = np.exp(evidence.features() @ weights) + LOST_MM * misplaced
+    return np.asarray(np.where(evidence.cut < 1.0, found, ABSENT_MM))
+
+
 def judge(prepared: Prepared, seen: NDArray[np.bool_], residual: NDArray, evidence: Evidence) -> dict[int, BoneFit]:
     """Per-bone numbers by label."""
-    expected = np.exp(evidence.features() @ np.array(list(WEIGHTS.values())))
-    expected = np.where(evidence.cut < 1.0, expected + LOST_MM * evidence.lost, ABSENT_MM)
+    expected = expected_error(evidence, np.array(list(WEIGHTS.values())))
     out = {}
     for b, label in enumerate(prepared.labels):
         own, e, shown = prepared.index == b, float(expected[b]), float(1.0 - evidence.cut[b])
