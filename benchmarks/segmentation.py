@@ -122,8 +122,8 @@ def show(r: dict) -> str:
         f"  sternum {dice.get(bone(STERNUM).name, float('nan')):.3f}, T1-T12 {np.mean(list(spine.values())):.3f}, "
         f"lowest {min(spine, key=spine.get)} {min(spine.values()):.3f}",
         f"  false bone {r['false_bone_ml']} mL, cartilage {r['cartilage_ml']} mL, invented {r['invented']}",
-        f"  all bones as one {r['outline_dice']:.3f}; mL of ours rib and theirs vertebra {r['rib_for_vertebra_ml']}, the "
-        f"other way {r['vertebra_for_rib_ml']}, vertebra and its neighbour {r['vertebra_for_next_ml']}",
+        f"  all bones as one {r['outline_dice']:.3f}; mL rib for vertebra {r['rib_for_vertebra_ml']}, "
+        f"vertebra for rib {r['vertebra_for_rib_ml']}, for the next {r['vertebra_for_next_ml']}",
         f"  more than one piece: {[n for n, (p, _) in r['topology'].items() if p > 1]}; "
         f"Euler number wrong in {wrong or 'none'} of {len(wanted)} complete bones",
         f"  flags {r['flags']}",
