@@ -185,21 +185,12 @@ def _fine(
 ) -> NDArray[np.uint8]:
     """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
     frame = spine_frame(hu.shape, spacing, work.canal, axial_turn(work.canal, numbering.owners), SPINE_MM)
-    sub = hu[frame.box]
     low = work.limits.low
-    bone = sub > low
-    markers = level_markers(frame, bone, numbering.discs, numbering.levels)
     small = np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs)
     small[cartilage] = COSTAL_CARTILAGE
     ribs = upsample(_with_rim(small, work), work.factor, hu.shape)
-    own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
-    markers[own] = ribs[frame.box][own]
-    necks = neck_markers(frame, bone, numbering.discs, numbering.levels, numbering.owners, work.canal, spacing)
-    markers[necks > 0] = necks[necks > 0]
-    clock("markers")
     raw = np.zeros(hu.shape, np.uint8)
-    grown = flood(step_cost(sub, low), bone, markers, spacing)
-    raw[frame.box] = hold_levels(grown, frame, numbering.discs, numbering.levels)
+    raw[frame.box] = _flooded(hu[frame.box], spacing, work, numbering, frame, ribs[frame.box])
     clock("flood")
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
@@ -211,7 +202,7 @@ def _fine(
     clock("solid ribs")
     _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
     canal = np.zeros(hu.shape, bool)
-    canal[frame.box] = canal_mask(frame, sub < low)
+    canal[frame.box] = canal_mask(frame, hu[frame.box] < low)
     _solid_spine(raw, out, spacing, canal[frame.box], frame, numbering)
     drop_crumbs(out, list(MODEL_LABELS))
     clock("solid spine")
@@ -221,8 +212,27 @@ def _fine(
     front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
     front = upsample(front, work.factor, hu.shape) & ~clavicles
     out[rest] = np.where(front[rest], COSTAL_CARTILAGE, OTHER_BONE)
-    clock("solid spine")
     return out
+
+
+def _flooded(
+    hu: NDArray[np.int16],
+    spacing: Spacing,
+    work: Work,
+    numbering: Numbering,
+    frame: SpineFrame,
+    ribs: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """Labels around the spine: vertebrae and ribs grow from their markers. ``hu`` and ``ribs`` in the frame's box."""
+    low = work.limits.low
+    bone = hu > low
+    discs, levels = numbering.discs, numbering.levels
+    markers = level_markers(frame, bone, discs, levels)
+    own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
+    markers[own] = ribs[own]
+    necks = neck_markers(frame, bone, discs, levels, numbering.owners, work.canal, spacing)
+    markers[necks > 0] = necks[necks > 0]
+    return hold_levels(flood(step_cost(hu, low), bone, markers, spacing), frame, discs, levels)
 
 
 def _with_rim(labels: NDArray[np.uint8], work: Work) -> NDArray[np.uint8]:
