@@ -28,9 +28,9 @@ SHARE = 0.75
 HEAD = 0.05
 """Part of a rib's samples that is its head: those nearest to any of the vertebrae."""
 
-CLEAR_MM = 12.0
+CLEAR_MM = 20.0
 """A rib that is off comes nearer to the wrong vertebra, and leaves the right one, by about two vertebrae together
-(30-40 mm); people differ by a few mm."""
+(30-40 mm); people differ by a few mm, with faults of the labels by up to 15."""
 
 STRIDE, THIN = 8, 3
 """Every so many samples, and vertices of a template, are enough to tell centimetres apart."""
