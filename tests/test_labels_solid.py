@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 from skimage.measure import euler_number
 
 from shapemodel.anatomy import OTHER_BONE, rib, vertebra
+from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.solid import solid_plate
 from shapemodel.labels.spine import Discs
@@ -99,3 +102,15 @@ def test_a_notch_stays_open_and_a_broken_shell_is_filled():
     shell[0] = False
     shell[0, 10:26, 5:73] = True
     assert solid_plate(shell, region, SPACING)[3, 15:20, 35:45].all()
+
+
+def test_the_tip_of_a_shoulder_blade_is_no_piece_of_the_rib():
+    """A loose piece 6 mm further from the lungs than the rib goes; one in line with the rib, beyond a gap, stays."""
+    labels = np.zeros((20, 40, 80), np.uint8)
+    labels[8:12, 10:18, 5:50] = labels[8:12, 10:18, 53:70] = RIB
+    labels[8:12, 24:28, 20:30] = RIB
+    depth = np.broadcast_to(np.arange(40, dtype=np.float32)[None, :, None] * 0.75, labels.shape)
+    work = SimpleNamespace(factor=(1, 1, 1), lung_mm=depth)
+    out = drop_outliers(labels, work, [RIB])
+    assert not out[:, 20:].any()
+    assert (out[8:12, 10:18, 53:70] == RIB).all()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from shapemodel.labels.work import Work
@@ -18,6 +21,8 @@ DEEP_MM = 28.0
 BELOW_APEX_MM = 130.0
 """Every girdle bone reaches up to here at least, measured from the apex of the lungs: the scapula, the lowest, begins
 at the second rib. Front ends of the lower ribs lie as far from the lungs, but all below."""
+USUAL_PERCENT = 95.0
+"""Percentile of a rib's distances from the lungs that none of its own pieces exceeds in the middle."""
 MAX_DEPTH_MM = 6.0
 """Depth at which watershed basins are cut off: half the thickness of the thickest rib."""
 
@@ -58,6 +63,32 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
     out = np.zeros_like(bone)
     out[box] = ws == 2
     return out
+
+
+def drop_outliers(labels: NDArray[np.uint8], work: Work, keys: Sequence[int]) -> NDArray[np.uint8]:
+    """Take loose pieces that lie further from the lungs than the rest of their rib does (tips of a shoulder blade)
+    from the ribs ``keys`` of a fine label map (z, y, x); changes ``labels``.
+
+    A piece of the rib itself, beyond a gap in its cortex, is as near to the lungs as the rib is.
+    """
+    for key, box in enumerate(ndi.find_objects(labels, max_label=max(keys)), start=1):
+        if box is None or key not in keys:
+            continue
+        pieces, n = ndi.label(labels[box] == key)
+        if n < 2:
+            continue
+        idx = np.nonzero(pieces)
+        at = tuple(
+            np.minimum((i + b.start) // f, m - 1)
+            for i, b, f, m in zip(idx, box, work.factor, work.lung_mm.shape, strict=True)
+        )
+        far, number = work.lung_mm[at], pieces[idx]
+        main = int(np.bincount(number).argmax())
+        limit = np.percentile(far[number == main], USUAL_PERCENT)
+        middle = ndi.median(far, number, np.arange(n + 1))
+        out = np.flatnonzero(middle > limit)
+        labels[box][np.isin(pieces, out[out > 0])] = 0
+    return labels
 
 
 def _box(mask: Mask, margin: list[int]) -> tuple[slice, ...]:

@@ -13,7 +13,7 @@ from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS,
 from shapemodel.labels.canal import find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
-from shapemodel.labels.girdle import split_girdle
+from shapemodel.labels.girdle import drop_outliers, split_girdle
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
@@ -198,7 +198,7 @@ def _fine(
     clavicles = clavicle_ends(hu, mask, work, plate)
     raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask & ~clavicles] = STERNUM
     clock("gather")
-    out = solid_ribs(raw, list(RIBS), spacing)
+    out = solid_ribs(drop_outliers(raw, work, RIBS), list(RIBS), spacing)
     clock("solid ribs")
     _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
     canal = np.zeros(hu.shape, bool)
