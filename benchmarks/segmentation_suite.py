@@ -70,7 +70,7 @@ def phantom_row(case: Case, person: int, scores: Callable[[np.ndarray, np.ndarra
     return row | {
         "not_right": " ".join(wrong),
         "swapped": " ".join(swapped),
-        "flags": " ".join(sorted({f.code for f in found.flags})),
+        "flags": " ".join(sorted({f.code for f in found.review})),
         "ribs": mean(tuple(RIBS)),
         "sternum": mean((STERNUM,)),
         "spine": mean(tuple(VERTEBRAE)),

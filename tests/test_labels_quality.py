@@ -8,8 +8,9 @@ import pytest
 from shapemodel.anatomy import MODEL_LABELS, RIBS, STERNUM, rib
 from shapemodel.labels.numbering import Numbering
 from shapemodel.labels.quality import study_flags
-from shapemodel.labels.records import BoneStatus
+from shapemodel.labels.records import BoneStatus, Labelled
 from shapemodel.labels.spine import Discs
+from shapemodel.reasons import Flag
 
 FINE = {
     "level_share": 0.9,
@@ -62,3 +63,9 @@ def test_a_top_that_cuts_more_than_first_ribs_is_flagged():
     cut = BoneStatus("cut", ("zmax",), 0.9, 8.0, 1)
     assert codes(bones={rib("left", 1): cut, rib("right", 1): cut}) == set()
     assert codes(bones={rib("left", 2): cut}) == {"field_of_view"}
+
+
+def test_contrast_is_a_remark_and_asks_for_no_second_look():
+    flags = (Flag("contrast", 0, ""), Flag("metal", 0, ""))
+    labelled = Labelled(None, {}, flags, (160.0, 220.0), 4000.0, "up", 0.9)
+    assert [f.code for f in labelled.review] == ["metal"]

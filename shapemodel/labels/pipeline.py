@@ -18,7 +18,7 @@ from shapemodel.labels.handles import close_handles
 from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
-from shapemodel.labels.records import Labelled, LabelSettings, Overrides
+from shapemodel.labels.records import REMARKS, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import CORE_MM, Plate, clavicle_ends, find_plate
@@ -106,8 +106,8 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
 
 
 def _score(numbering: Numbering, flags: tuple[Flag, ...]) -> float:
-    """Share of votes for the level, less a tenth for each kind of flag."""
-    return round(max(0.0, numbering.share - 0.1 * len({f.code for f in flags})), 3)
+    """Share of votes for the level, less a tenth for each kind of flag that asks for a second look."""
+    return round(max(0.0, numbering.share - 0.1 * len({f.code for f in flags} - REMARKS)), 3)
 
 
 def apply_overrides(labels: NDArray[np.uint8], ct, overrides: Overrides) -> NDArray[np.uint8]:

@@ -32,6 +32,10 @@ FIELD = flag_code("field_of_view", "much of the thorax lies outside the scan")
 VARIANT = flag_code("variant_pairs", "more or fewer than twelve ribs on a side were found inside the scan")
 PIECES = flag_code("pieces", "a bone came out in more than one piece")
 
+REMARKS = frozenset({CONTRAST})
+"""Flags that state a fact of the scan and by themselves ask for no second look: with contrast agent of 150 and 300 HU
+phantoms were numbered as right as without."""
+
 
 @dataclass(frozen=True)
 class LabelSettings:
@@ -95,3 +99,8 @@ class Labelled:
     score: float
     measures: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def review(self) -> tuple[Flag, ...]:
+        """The flags that ask for a second look: all but :data:`REMARKS`."""
+        return tuple(f for f in self.flags if f.code not in REMARKS)
