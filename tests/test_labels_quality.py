@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from shapemodel.anatomy import MODEL_LABELS, RIBS, STERNUM, rib
-from shapemodel.labels.numbering import Numbering
+from shapemodel.labels.numbering import Numbering, _pair_flags
 from shapemodel.labels.quality import study_flags
 from shapemodel.labels.records import BoneStatus, Labelled
+from shapemodel.labels.ribs import Start
 from shapemodel.labels.spine import Discs
 from shapemodel.reasons import Flag
 
@@ -69,3 +70,12 @@ def test_contrast_is_a_remark_and_asks_for_no_second_look():
     flags = (Flag("contrast", 0, ""), Flag("metal", 0, ""))
     labelled = Labelled(None, {}, flags, (160.0, 220.0), 4000.0, "up", 0.9)
     assert [f.code for f in labelled.review] == ["metal"]
+
+
+def test_a_rib_without_partner_is_flagged_also_at_the_bottom():
+    """A stump that only one side of the scan shows hid a wrong twelfth rib of a phantom."""
+    left = [Start(s, "left", 1, (0.0, 0.0, 0.0), 0.6, False, -15.0) for s in (300, 275, 250, 225)]
+    right = [Start(s, "right", 1, (0.0, 0.0, 0.0), 0.6, False, -15.0) for s in (301, 274, 252)]
+    pairs = list(zip(left, [*right, None], strict=True))
+    assert [f.code for f in _pair_flags(pairs, 9)] == ["rib_pairs"]
+    assert _pair_flags(pairs[:3], 9) == []
