@@ -172,7 +172,7 @@ def _pitch_flags(pitch: NDArray[np.float64]) -> list[Flag]:
 
 def _pair_flags(pairs: list[tuple[Start | None, Start | None]], first: int) -> list[Flag]:
     out = []
-    alone = [i for i, (a, b) in enumerate(pairs) if a is None or b is None]
+    alone = [i for i, (a, b) in enumerate(pairs[: N_PAIRS + 1 - first]) if a is None or b is None]
     if alone:  # also at the bottom: a stump may hide behind the edge of the scan on one side
         levels = ", ".join(str(first + i) for i in alone)
         out.append(Flag(PAIRS, 0, f"no partner on the other side for rib {levels}"))
