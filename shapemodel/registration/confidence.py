@@ -21,8 +21,8 @@ SWAPPED = flag_code(
 ABSENT = flag_code("bone_absent", "the bone is not on the scan: it is extrapolated from the prior")
 
 FLAG_MM = 1.25
-"""Expected error from which a bone is flagged: of the bones that are off by more than 3 mm 93 % or more of every source
-of truth lie above it, and a third of those that are off by less than 1.5 mm (``benchmarks/registration.py confidence``)."""
+"""Expected error from which a bone is flagged: of every source of truth 93 % or more of the bones that are off by more
+than 3 mm lie above it, and a third of those off by less than 1.5 mm (``benchmarks/registration.py confidence``)."""
 
 REVIEW_MM = 3.0
 """Expected error from which a reviewer is shown the bone: rare, where ``flagged`` is careful."""
