@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shapemodel.anatomy import MODEL_LABELS, bone, names
+from shapemodel.anatomy import MODEL_LABELS, RIBS, VERTEBRAE, bone, names
 from shapemodel.mesh import Faces, Mesh, Points, read_vtp, vertex_areas, volume, write_vtp
 from shapemodel.meshquality import open_edges
+from shapemodel.prongs import forked
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import Progress, RemeshSettings, edge_for_vertices, remesh_bones
 from shapemodel.surfaces import euler_number, expected_euler
@@ -108,11 +109,16 @@ def compose_template(
     volumes = [{k: volume(*m.select(k)[:2]) for k in m.labels} for m in subjects]
     whole = [_usable(m, v, volumes, settings) for m, v in zip(subjects, volumes, strict=True)]
     centroids = [_centroids(m, w) for m, w in zip(subjects, whole, strict=True)]
+    spurred = [_spurred(m, w) for m, w in zip(subjects, whole, strict=True)]
     order = _central_first(centroids)
-    placed = {k: subjects[order[0]].select(k)[:2] for k in sorted(whole[order[0]])}
+    placed = {k: subjects[order[0]].select(k)[:2] for k in sorted(whole[order[0]] - spurred[order[0]])}
     for s in order[1:]:
-        for label in sorted(whole[s] - placed.keys()):
+        for label in sorted(whole[s] - spurred[s] - placed.keys()):
             placed[label] = _brought(subjects[s], label, centroids[s], placed, settings)
+    for s in order:  # ends with spurs only where neither side has a sound one
+        for label in sorted(spurred[s]):
+            if not {label, bone(label).mirror} & placed.keys():
+                placed[label] = _brought(subjects[s], label, centroids[s], placed, settings)
     missing = [k for k in MODEL_LABELS if k not in placed]
     prior = _complete(placed, missing, fallback, settings)
     size = _mean_size(centroids, {k: _centre(p) for k, p in placed.items()})
@@ -208,6 +214,14 @@ def _usable(mesh: Mesh, own: dict[int, float], volumes: Sequence[dict[int, float
         if typical / s.volume_ratio <= own[label] <= typical * s.volume_ratio:
             out.add(label)
     return out
+
+
+def _spurred(mesh: Mesh, labels: set[int]) -> set[int]:
+    """Ribs among ``labels`` whose front ends carry spurs of calcified cartilage."""
+    spine = mesh.vertices[np.isin(mesh.bone, VERTEBRAE)]
+    if not len(spine):
+        return set()
+    return {k for k in labels if k in RIBS and forked(*mesh.select(k)[:2], spine.mean(axis=0))}
 
 
 def _central_first(centroids: Sequence[dict[int, Points]]) -> list[int]:

@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
+from shapemodel.prongs import geodesic
 
 BIN_MM = 8.0
 """Length of the pieces of a shaft whose centroids are its centreline."""
@@ -65,16 +64,6 @@ class Shaft:
     whole: tuple[bool, bool]
     stations: NDArray[np.int64]
     fraction: NDArray[np.float64]
-
-
-def geodesic(vertices: Points, faces: NDArray[np.int64], start: int) -> NDArray[np.float64]:
-    """(n,) mm along edges from a vertex; parts not connected with it get the largest finite distance."""
-    i, j = faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()
-    length = np.linalg.norm(vertices[i] - vertices[j], axis=1)
-    n = len(vertices)
-    graph = csr_array((length, (i, j)), shape=(n, n))
-    d = dijkstra(graph, directed=False, indices=start)
-    return np.asarray(np.where(np.isfinite(d), d, d[np.isfinite(d)].max()))
 
 
 def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
