@@ -107,7 +107,8 @@ def centreline(shaft: Shaft, y: Points) -> tuple[Points, Points, NDArray[np.floa
 
 @dataclass(frozen=True)
 class Anchors:
-    """(E,) ends and stations of ribs: bone index; (E, TIP) vertices; (E, 3) unit direction; (E,) mm to go along it.
+    """(E,) ends and stations of ribs: bone index; (E, TIP) vertices; (E, 3) unit direction; (E,) mm to go along it;
+    (E,) whether it is an end.
 
     ``lost`` (V,): vertices that lie beyond the place where the scan cuts their rib, by length from its head.
     """
@@ -116,6 +117,7 @@ class Anchors:
     vertex: NDArray[np.int64]
     direction: Points
     pull: NDArray[np.float64]
+    end: NDArray[np.bool_]
     lost: NDArray[np.bool_]
 
 
@@ -223,9 +225,10 @@ def anchors(
 
 def _collect(
     parts: tuple[Shaft, ...], found: list[Reach | None], usable: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Points, NDArray[np.float64]]:
-    """Bone, vertices, direction and pull of the usable ends, and of the stations of ribs with two of them."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Points, NDArray[np.float64], NDArray[np.bool_]]:
+    """Bone, vertices, direction, pull, end or not, of the usable ends and of the stations of ribs with two of them."""
     bone: list[int] = []
+    end: list[bool] = []
     vertex, direction, pull = [np.zeros((0, TIP), np.int64)], [np.zeros((0, 3))], [np.zeros(0)]
     for shaft, r, ok in zip(parts, found, usable, strict=True):
         if r is None or not ok.any():
@@ -237,5 +240,13 @@ def _collect(
             vertex.append(shaft.stations)
             direction.append(r.way)
             pull.append(r.even)
-        bone += [shaft.index] * (int(ok.sum()) + (len(shaft.stations) if ok.all() else 0))
-    return np.array(bone, np.int64), np.concatenate(vertex), np.concatenate(direction), np.concatenate(pull)
+        between = len(shaft.stations) if ok.all() else 0
+        bone += [shaft.index] * (int(ok.sum()) + between)
+        end += [True] * int(ok.sum()) + [False] * between
+    return (
+        np.array(bone, np.int64),
+        np.concatenate(vertex),
+        np.concatenate(direction),
+        np.concatenate(pull),
+        np.array(end, bool),
+    )

@@ -87,9 +87,11 @@ def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
 
     def pulled(coefficients: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients.astype(np.float32))
-        rows = p.thorax[a.vertex].mean(1).astype(np.float64)
-        start = p.mesh.vertices[a.vertex].mean(1)
-        return start, start + rows @ coefficients + a.direction * a.pull[:, None], rows, ~a.lost[nodes]
+        # ends only: what holds an anchor here holds it in all directions, and stations would hold whole ribs back
+        vertex, way = a.vertex[a.end], (a.direction * a.pull[:, None])[a.end]
+        rows = p.thorax[vertex].mean(1).astype(np.float64)
+        start = p.mesh.vertices[vertex].mean(1)
+        return start, start + rows @ coefficients + way, rows, ~a.lost[nodes]
 
     c = soft_assign(cloud, settings.soft_sigma, settings.soft_steps, settings.soft_outlier, s.seen, pulled)
     return Field(c, np.zeros((len(p.labels), p.bone.shape[1], 3)))
