@@ -46,7 +46,8 @@ class RibParameters:
     polar, swing : direction of the chord, degrees from straight down and from forwards to the side
     bucket : turn of the rib's plane about its chord, degrees, positive with the lateral side lower
     wave : mm, amplitude of the sweep out of the plane
-    neck, angle : mm of arc from the head to the tubercle and to the angle
+    neck : mm of arc from the head to the tubercle
+    angle : place of the angle as a share of the rib's length
     """
 
     chord: Array
@@ -92,7 +93,7 @@ def rib_parameters(subject: Subject, column: Spine) -> RibParameters:
         bucket=value["alpha_bh"] + tables.BUCKET_OFFSET_DEG,
         wave=tables.WAVE_MM * size * wave,
         neck=tables.NECK_MM * size * neck,
-        angle=tables.ANGLE_MM * size * angle,
+        angle=tables.angle_share() * angle,
     )
 
 
@@ -189,7 +190,7 @@ def rib_curve(p: RibParameters, side: int, level: int, head: Array, *, lowered: 
     upward /= np.linalg.norm(upward, axis=1, keepdims=True)
     outward = np.cross(upward, tangent)
     neck = min(float(p.neck[side, j]), 0.3 * arc[-1])
-    angle = min(float(p.angle[side, j]), 0.55 * arc[-1])
+    angle = min(float(p.angle[side, j]), tables.MOST_ANGLE) * arc[-1]
     return RibCurve(points, tangent, outward, upward, arc, neck, angle)
 
 

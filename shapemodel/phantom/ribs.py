@@ -69,7 +69,7 @@ def tubercle_angle(level: int) -> float:
 def chart(level: int) -> RibChart:
     """The fixed topology of rib ``level``; stations are evenly spaced on the mean man's rib."""
     length = float(tables.nako_length_mm()[level - 1].mean())
-    neck, angle = tables.NECK_MM[level - 1], min(tables.ANGLE_MM[level - 1], 0.55 * length)
+    neck, angle = tables.NECK_MM[level - 1], tables.angle_share()[level - 1] * length
     arcs = np.linspace(0.0, length, round(length / STATION_MM))
     spline = PchipInterpolator([0.0, 1.0, 2.0, 3.0], [0.0, neck, angle, length])
     fine = np.linspace(0.0, 3.0, 3001)

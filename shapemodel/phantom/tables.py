@@ -112,8 +112,21 @@ TWIST_KNOTS = (0.0, 1.5, 2.3, 3.0)
 NECK_MM = np.array([23.0, 24.0, 24.5, 25.0, 25.0, 25.0, 25.0, 24.5, 23.5, 22.0, 19.0, 15.0])
 ANGLE_MM = np.array([33.0, 48.0, 56.0, 62.0, 68.0, 74.0, 80.0, 86.0, 90.0, 88.0, 70.0, 40.0])
 """Arc length from the head to the tubercle and to the angle, men of 178 cm."""
+MOST_ANGLE = 0.55
+"""The angle lies no further along a rib than this share of its length."""
 TUBERCLE_MM = np.array([4.2, 3.4, 3.0, 3.0, 3.0, 3.0, 3.0, 2.8, 2.6, 2.2, 0.6, 0.0])
 """Height of the tubercle over the shaft; ribs 11 and 12 have none to speak of."""
+
+
+@cache
+def angle_share() -> Array:
+    """(12,) place of the angle as a share of the rib's length.
+
+    A rib's length is its own, only loosely bound to stature (it also goes with weight and age), and the angle is part
+    of its course: it keeps its place on the rib, not its distance from the spine in body heights.
+    """
+    return np.minimum(ANGLE_MM / nako_length_mm().mean(axis=1), MOST_ANGLE)
+
 
 # --- spine: C7, T1 ... T12, L1 (14 rows) -------------------------------------------------------------------------
 
