@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from shapemodel.labels import LabelSettings, Overrides, label_bones
 from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, step_cost
-from shapemodel.labels.fronts import _cut
+from shapemodel.labels.fronts import Front, _likelihood, find_joints
 from shapemodel.labels.numbering import align_sides
 from shapemodel.labels.pipeline import apply_overrides, check_extent
 from shapemodel.labels.ribs import Start
@@ -136,13 +136,36 @@ def test_vote_names_the_level_and_its_share():
     assert share == pytest.approx(0.8)
 
 
-def test_front_cut_at_the_neck_and_none_when_the_rib_ends_by_itself():
-    shaft = np.repeat(np.arange(50.0, 80.0, 0.5), 20)
-    assert _cut(shaft, 48.0, 4.5, tolerance=0.4) == -np.inf
-    cartilage = np.repeat(np.arange(30.0, 49.0, 0.5), 24)
-    neck = np.repeat(np.arange(49.0, 51.0, 0.5), 3)
-    cut = _cut(np.concatenate([cartilage, neck, shaft[40:]]), 48.0, 4.5, tolerance=0.4)
-    assert 46.0 <= cut <= 54.0
+def front(along, hu, label=3, expected=65.0):
+    along, hu = np.asarray(along), np.asarray(hu)
+    level = (label - 1) % 12 + 1
+    places, likelihood = _likelihood(along, hu, expected, level)
+    return Front(label, level, np.zeros((len(along), 3), np.int64), along, expected, places, likelihood)
+
+
+def shaft(end, n=20, hu=320):
+    along = np.repeat(np.arange(end, 130.0, 0.5), n)
+    return along, np.full(len(along), hu)
+
+
+def test_front_joint_lies_where_sparse_dense_cartilage_begins():
+    along, hu = shaft(57.0)
+    spots = np.repeat(np.arange(30.0, 57.0, 0.5), 7)
+    fused = front(np.concatenate([spots, along]), np.concatenate([np.full(len(spots), 700), hu]))
+    assert find_joints([fused])[0] == pytest.approx(57.0, abs=2.0)  # one SD from the expected place: a bin
+
+
+def test_front_joint_of_a_rib_that_ends_by_itself_is_its_end():
+    assert find_joints([front(*shaft(72.0))])[0] == pytest.approx(72.0, abs=2.0)
+
+
+def test_front_joint_that_cannot_be_seen_is_found_from_the_neighbours():
+    whole = np.repeat(np.arange(20.0, 130.0, 0.5), 20)  # cartilage that looks like the rib
+    hidden = front(whole, np.full(len(whole), 320), label=4)
+    short = [front(*shaft(80.0), label=k) for k in (3, 5, 15, 17)]
+    alone, together = find_joints([hidden])[0], find_joints([*short[:1], hidden, *short[1:]])[1]
+    assert abs(alone - 65.0) < 18.0  # two SD: alone it is not told from a rib
+    assert abs(together - 80.0) < 9.0  # one SD from where the neighbours' joints lie
 
 
 def hollow_rod(n: int = 60) -> np.ndarray:

@@ -1,12 +1,15 @@
-"""Front ends of the ribs: calcified cartilage that is fused with a rib is cut off near where ribs end.
+"""Front ends of the ribs: calcified cartilage that is fused with a rib is cut off where the rib ends.
 
-Where cartilage is not calcified the rib ends by itself in the mask and nothing is done. Otherwise the cut goes
-through the thinnest place near the expected costochondral joint, whose distance from the middle of the sternum
-is the half width of the manubrium plus an amount that grows from rib to rib.
+Along a rib towards the front three things tell bone from calcified cartilage: the section of cartilage is smaller
+or broken, its dense spots are denser than anything in the front of a rib, and where it is not calcified there is
+nothing. Each place is a possible joint with a likelihood; how far joints lie from the sternum varies by a centimetre
+between people, but little between neighbouring ribs of one person, so that all joints of a person are found together
+(the most likely set under a normal prior): a rib that ends by itself in the mask says where its fused neighbour does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,16 +20,43 @@ from shapemodel.labels.sternum import Plate
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
-BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0}
+BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0, 7: 84.0, 8: 94.0, 9: 104.0}
 """Joint of rib and cartilage, mm beside the edge of the manubrium, mean of adults."""
-SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0}
+SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0, 7: 12.0, 8: 13.0, 9: 14.0}
 """Its standard deviation between people, mm."""
+ALIKE_LEVEL, ALIKE_SIDE = 0.8, 0.65
+"""Correlation of that between neighbouring ribs, and between the two sides."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
-PRIOR = 3.0
-"""Weight of the expected place against thinness: one SD aside costs nearly as much as a whole section."""
 FRONT_MM = 30.0
 """Only what is so far in front of the canal is a front end."""
+AXIS_MM = 40.0
+"""The front wall is measured along its curve, about an axis so far in front of the canal."""
+LEAST_VOXELS = 20
 BIN_MM = 2.0
+WINDOW_MM = (45.0, 60.0)
+"""Joints are looked for so far inwards and outwards of the expected place."""
+SURE_SD = 3.0
+"""So many SD outwards of the expected place it is rib whatever it looks like."""
+INDEPENDENT, FIRST_INDEPENDENT = 0.25, 0.08
+"""Share of the bins that count as independent: what is seen changes over 8 mm rather than over a bin. The first
+cartilage is as wide as its rib and calcifies early and wholly, so that its looks say less."""
+NARROW = 0.7
+"""Logarithm by which a place as wide as the shaft is less likely the joint than one where nothing is."""
+MISLED = 5.0
+"""No place is less likely than this (logarithm) by its looks alone: cartilage may look like a rib all along."""
+SHELL_PERCENTILE = 85.0
+"""Percentile of the HU of a bin that stands for its cortex or its calcified spots."""
+SHAVE_MM = 3.0
+"""A rib that ends within this of the joint ended by itself and is left alone."""
+
+SECTION_MEAN, SECTION_SD, SECTION_MOST = 0.9, 0.25, 1.2
+"""Section of the front of a rib against that of the shaft behind it; more than the last counts as the last."""
+SPARSE, SPARSE_SHARE = 0.35, 0.6
+"""Section of cartilage: for this share of it falls off so fast from nothing, otherwise anything goes."""
+DENSE_SD, DENSER, DENSER_SD = 0.2, 0.35, 0.45
+"""Logarithm of the HU of a rib's front against its shaft (spread), of calcified cartilage (mean, spread)."""
+ODD = 0.07
+"""Share of bins that look like neither."""
 
 
 def manubrium_half(work: Work, plate: Plate) -> float:
@@ -38,45 +68,131 @@ def manubrium_half(work: Work, plate: Plate) -> float:
     return float(np.clip(np.percentile((plate.high - plate.low)[upper] / 2, 75), 22.0, 33.0))
 
 
+@dataclass(frozen=True)
+class Front:
+    """The front of one rib in the mask: its voxels (n, 3), (n,) mm along the front wall from the midline, where the
+    joint is expected there, and (places,) mm with the (places,) log-likelihood of a joint."""
+
+    label: int
+    level: int
+    voxels: NDArray[np.int64]
+    along: NDArray[np.float64]
+    expected: float
+    places: NDArray[np.float64]
+    likelihood: NDArray[np.float64]
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """(places,) standard deviations of the places from the expected one."""
+        return (self.places - self.expected) / SPREAD_MM[self.level]
+
+
 def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask, dict[int, float]]:
-    """Take calcified cartilage off the front ends of ribs 1-6 (``ribs`` on the work grid is changed).
+    """Take calcified cartilage off the front ends of ribs 1-9 (``ribs`` on the work grid is changed).
 
     Returns what was taken, and mL by rib.
     """
     taken = np.zeros(ribs.shape, bool)
     amount: dict[int, float] = {}
-    half = manubrium_half(work, plate)
-    off = (work.factor[2] - 1) / 2 * work.spacing[2] / work.factor[2]
-    centre = 0.5 * (plate.low + plate.high)  # between its edges: the line of best cover lies some mm to a side
-    for level, beyond in BEYOND_MM.items():
-        for side in SIDES:
-            label = rib(side, level)
-            z, y, x = np.nonzero((ribs == label) & (work.ant > FRONT_MM))
-            if not len(z):
-                continue
-            d = (x * work.spacing[2] + off - centre[z]) * (1 if side == "left" else -1)
-            cut = _cut(d, half + beyond, SPREAD_MM[level], tolerance=0.4 if level == 1 else 2.0)
-            gone = d < cut
-            if gone.any():
-                taken[z[gone], y[gone], x[gone]] = True
-                amount[label] = float(gone.sum()) * work.voxel_ml
+    fronts = find_fronts(work, plate, ribs)
+    for front, joint in zip(fronts, find_joints(fronts), strict=True):
+        if np.percentile(front.along, 1) > joint - SHAVE_MM:
+            continue
+        gone = front.voxels[front.along < joint]
+        taken[tuple(gone.T)] = True
+        amount[front.label] = len(gone) * work.voxel_ml
     ribs[taken] = 0
     return taken, amount
 
 
-def _cut(d: NDArray[np.float64], expected: float, sd: float, *, tolerance: float) -> float:
-    """Distance at which to cut: the thinnest place within 2 SD of ``expected``.
+def find_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> list[Front]:
+    """The front ends that the scan shows, left ones first, from the top down."""
+    half = manubrium_half(work, plate)
+    off = (work.factor[2] - 1) / 2 * work.spacing[2] / work.factor[2]
+    centre = 0.5 * (plate.low + plate.high)  # between its edges: the line of best cover lies some mm to a side
+    out = []
+    for side in SIDES:
+        for level, beyond in BEYOND_MM.items():
+            voxels = np.argwhere((ribs == rib(side, level)) & (work.ant > FRONT_MM))
+            if len(voxels) < LEAST_VOXELS:
+                continue
+            z, y, x = voxels.T
+            lateral = (x * work.spacing[2] + off - centre[z]) * (1 if side == "left" else -1)
+            ahead = work.ant[z, y, 0] - AXIS_MM
+            # the end of the first rib faces the sternum, others lie across the wall
+            round_ = np.arctan2(lateral, ahead) * float(np.median(np.hypot(lateral, ahead)))
+            along = lateral if level == 1 else round_
+            expected = _where(lateral, along, half + beyond)
+            places, likelihood = _likelihood(along, work.hu[z, y, x], expected, level)
+            out.append(Front(rib(side, level), level, voxels, along, expected, places, likelihood))
+    return out
 
-    -inf, no cut, where the rib reaches no further inwards than ``tolerance`` SD.
-    """
-    if np.percentile(d, 1) > expected - tolerance * sd:
-        return -np.inf
-    spread = 2.0 * sd
-    edges = np.arange(expected - spread, expected + spread + 30.0, BIN_MM)
-    area = np.histogram(d, edges)[0].astype(float)
-    area = np.convolve(np.pad(area, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
+
+def _where(lateral: NDArray[np.float64], along: NDArray[np.float64], at: float) -> float:
+    """mm along the wall at which a rib is ``at`` mm beside the midline; further in than its end, straight on."""
+    bins, index = np.unique(np.floor(along / BIN_MM), return_inverse=True)
+    beside = np.array([np.median(lateral[index == i]) for i in range(len(bins))])
+    inner = np.maximum.accumulate(beside[: int(beside.argmax()) + 1])
+    place = (bins[: len(inner)] + 0.5) * BIN_MM
+    return float(np.interp(at, inner, place) - max(inner[0] - at, 0.0))
+
+
+def _likelihood(
+    along: NDArray[np.float64], hu: NDArray[np.int16], expected: float, level: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places (n,) mm and the logarithm of how likely the joint is there: cartilage inwards of it, rib outwards."""
+    sd = SPREAD_MM[level]
+    edges = np.arange(expected - WINDOW_MM[0], expected + WINDOW_MM[1] + BIN_MM, BIN_MM)
     mid = edges[:-1] + BIN_MM / 2
-    usual = max(float(np.median(area[area > 0])) if (area > 0).any() else 1.0, 1.0)
-    near = mid < expected + spread
-    cost = area[near] / usual + PRIOR * ((mid[near] - expected) / spread) ** 2
-    return float(mid[near][int(cost.argmin())])
+    index = np.digitize(along, edges) - 1
+    within = (index >= 0) & (index < len(mid))
+    count = np.bincount(index[within], minlength=len(mid)).astype(float)
+    count = np.convolve(np.pad(count, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
+    shell = np.full(len(mid), np.nan)
+    for i in np.unique(index[within]):
+        shell[i] = np.percentile(hu[index == i], SHELL_PERCENTILE)
+    shaft = (mid > expected + 0.5 * sd) & (mid < expected + 1.5 * sd + 25.0) & np.isfinite(shell)
+    if not shaft.any():
+        return edges, np.zeros(len(edges))
+    section = count / max(float(np.median(count[shaft])), 1.0)
+    dense = np.log(np.maximum(shell, 1.0) / max(float(np.median(shell[shaft])), 1.0))
+    seen = np.isfinite(shell) & (section > 0.1)
+    dense = np.where(seen, dense, 0.0)
+    bone = _mixed(_normal(np.minimum(section, SECTION_MOST), SECTION_MEAN, SECTION_SD), 0.3)
+    lime = SPARSE_SHARE * np.exp(-section / SPARSE) / SPARSE + (1 - SPARSE_SHARE) * 0.4
+    for_lime = np.log(lime) - np.log(bone)
+    density = _mixed(_normal(dense, DENSER, DENSER_SD), 0.3), _mixed(_normal(dense, 0.0, DENSE_SD), 0.3)
+    for_lime += np.where(seen, np.log(density[0]) - np.log(density[1]), 0.0)
+    for_lime[mid > expected + SURE_SD * sd] = -1.0
+    total = np.concatenate([[0.0], np.cumsum(for_lime)]) * (FIRST_INDEPENDENT if level == 1 else INDEPENDENT)
+    total -= NARROW * np.minimum(np.interp(edges, mid, section), 1.5)
+    return edges, np.logaddexp(total - total.max(), -MISLED)
+
+
+def _normal(x: NDArray[np.float64], mean: float, sd: float) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi)))
+
+
+def _mixed(density: NDArray[np.float64], odd: float) -> NDArray[np.float64]:
+    """A density of which a share is spread evenly (``odd`` high): nothing is impossible."""
+    return (1 - ODD) * density + ODD * odd
+
+
+def find_joints(fronts: list[Front]) -> list[float]:
+    """mm along the wall of the joint of each front: the most likely set, found one by one until nothing moves."""
+    if not fronts:
+        return []
+    level = np.array([f.level for f in fronts])
+    right = np.array([f.label > 12 for f in fronts])
+    alike = ALIKE_LEVEL ** np.abs(level[:, None] - level[None])
+    alike = alike * np.where(right[:, None] == right[None], 1.0, ALIKE_SIDE)
+    q = np.linalg.inv(alike)
+    z = np.array([f.score[int((f.likelihood - 0.5 * f.score**2).argmax())] for f in fronts])
+    for _ in range(30):
+        before = z.copy()
+        for i, f in enumerate(fronts):
+            others = -(q[i] @ z - q[i, i] * z[i]) / q[i, i]
+            z[i] = f.score[int((f.likelihood - 0.5 * q[i, i] * (f.score - others) ** 2).argmax())]
+        if np.array_equal(z, before):
+            break
+    return [f.expected + SPREAD_MM[f.level] * float(v) for f, v in zip(fronts, z, strict=True)]

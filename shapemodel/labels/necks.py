@@ -92,7 +92,7 @@ def neck_markers(
         cost, box, lat = _cost(frame, discs, k, (label - 1) % 12 + 1, start, canal)
         if not cost.size:
             continue
-        cost = np.where(bone[box], cost, GAP_COST)
+        cost = np.where(np.isfinite(cost) & ~bone[box], GAP_COST, cost)
         path = _path(cost, lat, spacing)
         if path is None or (~bone[box][tuple(path.T)]).mean() > MOST_GAP:
             continue
