@@ -107,8 +107,8 @@ def quality_tables(numbers: Mapping[str, Any]) -> list[Table]:
         "moved_mean_mm",
         "moved_max_mm",
     )
-    rows = [[name, *(row.get(c) for c in columns), "; ".join(row["failures"])] for name, row in quality.items()]
-    passed = sum(bool(row["passed"]) for row in quality.values())
+    rows = [[name, *(own.get(c) for c in columns), "; ".join(own["failures"])] for name, own in quality.items()]
+    passed = sum(bool(own["passed"]) for own in quality.values())
     note = (
         f"{passed} of {len(rows)} shapes pass the gate of exported shapes (min angle > 18 deg for all, > 27 deg for "
         f"99 % of the triangles, none cut each other); {next(iter(quality.values()))['faces']} triangles each; "

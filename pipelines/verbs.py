@@ -204,11 +204,14 @@ def mean(fitted: ShapeModel) -> Mesh:
     return mean_shape(fitted)
 
 
-def with_bases(models: Mapping[str, ShapeModel], template: Mesh) -> dict[str, ShapeModel]:
-    """The models with their healed means, on which every export of theirs is made fit for use."""
+def with_bases(models: Mapping[str, ShapeModel], reference: Mesh) -> dict[str, ShapeModel]:
+    """The models with their healed means, on which every export of theirs is made fit for use.
+
+    ``reference`` is the template that the models' subjects were registered with.
+    """
     from shapemodel.ready import clean_base
 
-    return {group: replace(m, base=clean_base(m, template.vertices)) for group, m in models.items()}
+    return {group: replace(m, base=clean_base(m, reference.vertices)) for group, m in models.items()}
 
 
 def finisher(fitted: ShapeModel) -> Finisher:

@@ -29,7 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.provenance import code_sha256, file_sha256, value_sha256
+from pipelines.provenance import file_sha256, value_sha256
+from pipelines.source import code_sha256
 from shapemodel.reasons import InputError, StudyError
 
 log = logging.getLogger(__name__)
@@ -37,54 +38,17 @@ log = logging.getLogger(__name__)
 COHORT = ""
 """The subject of stages that concern all studies at once."""
 
-STAGE_CODE: dict[str, tuple[str, ...]] = {
-    "labels": (
-        "shapemodel.anatomy",
-        "shapemodel.study",
-        "shapemodel.labelmaps",
-        "shapemodel.mask",
-        "shapemodel.labels",
-        "shapemodel.edit",
-    ),
-    "surfaces": ("shapemodel.surfaces", "shapemodel.mesh"),
-    "template": (
-        "shapemodel.template",
-        "shapemodel.groupwise",
-        "shapemodel.remesh",
-        "shapemodel.carve",
-        "shapemodel.contact",
-        "shapemodel.repair",
-        "shapemodel.intersections",
-        "shapemodel.meshquality",
-        "shapemodel.phantom",
-    ),
-    "registration": ("shapemodel.registration", "shapemodel.correspondence", "shapemodel.contact", "shapemodel.mesh"),
-    "pictures": ("shapemodel.render",),
-    "model": (
-        "shapemodel.population",
-        "shapemodel.completion",
-        "shapemodel.filling",
-        "shapemodel.neighbours",
-        "shapemodel.latent",
-        "shapemodel.pca",
-        "shapemodel.model",
-        "shapemodel.means",
-        "shapemodel.measures",
-        "shapemodel.interchange",
-    ),
-    "results": (
-        "shapemodel.symmetry",
-        "shapemodel.export",
-        "shapemodel.meshquality",
-        "shapemodel.intersections",
-        "shapemodel.contact",
-        "shapemodel.repair",
-        "shapemodel.render",
-        "pipelines.deliver",
-    ),
-    "report": ("shapemodel.report", "shapemodel.reasons", "pipelines.review"),
+STAGE_ENTRY = {
+    "labels": "pipelines.subject.labels",
+    "surfaces": "pipelines.subject.surfaces",
+    "pictures": "pipelines.subject.pictures",
+    "template": "pipelines.cohort.template",
+    "registration": "pipelines.subject.registration",
+    "model": "pipelines.cohort.models",
+    "results": "pipelines.deliver.results",
+    "report": "pipelines.review.report",
 }
-"""Modules whose source decides a stage's result; a change of their code makes the stage run again."""
+"""The function of each stage; a change of any source that it hangs on makes the stage run again."""
 
 OK, REFUSED = "ok", "refused"
 WORK_PREFIX = ".work-"
@@ -199,8 +163,8 @@ class Workspace:
 
 
 def stage_key(stage: str, inputs: Mapping[str, Any], settings: Any) -> str:
-    """Key of a stage: hash of what goes in, of its settings and of the source of its code."""
-    return value_sha256({"stage": stage, "in": inputs, "set": settings, "code": code_sha256(STAGE_CODE[stage])})
+    """Key of a stage: hash of what goes in, of its settings and of the source that it hangs on."""
+    return value_sha256({"stage": stage, "in": inputs, "set": settings, "code": code_sha256(STAGE_ENTRY[stage])})
 
 
 def run_stage(

@@ -103,7 +103,7 @@ def test_key_depends_on_inputs_settings_and_stage() -> None:
 
 def test_key_depends_on_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     base = ws.stage_key("surfaces", {}, {})
-    monkeypatch.setattr(ws, "code_sha256", lambda modules: "another" + modules[0])
+    monkeypatch.setattr(ws, "code_sha256", lambda entry: "another" + entry)
     assert ws.stage_key("surfaces", {}, {}) != base
 
 
