@@ -24,8 +24,8 @@ LIBRARY, PIPELINES = "shapemodel", "pipelines"
 FOLDER = Path(__file__).resolve().parents[1]
 """Where both packages lie."""
 
-KEEPERS = frozenset(f"{PIPELINES}.{name}" for name in ("provenance", "settings", "source", "workspace"))
-"""Modules that keep and hash what others make; the values of the settings are in the keys themselves."""
+KEEPERS = frozenset(f"{PIPELINES}.{name}" for name in ("costs", "provenance", "settings", "source", "workspace"))
+"""Modules that keep, hash and time what others make; the values of the settings are in the keys themselves."""
 
 DATA = frozenset((".csv", ".css", ".html", ".js", ".json", ".npz", ".toml", ".vtp"))
 """Endings of files that a library module may read: those beside it, and in ``data`` beside it."""

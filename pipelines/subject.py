@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines import verbs
+from pipelines.costs import Timing
 from pipelines.settings import Settings
-from pipelines.workspace import Outcome, Record, Timing, Workspace, run_stage, stage_key
+from pipelines.workspace import Outcome, Record, Workspace, run_stage, stage_key
 from shapemodel.anatomy import MODEL_LABELS
 from shapemodel.mesh import Mesh, read_vtp, write_vtp
 from shapemodel.reasons import Flag, StudyError
