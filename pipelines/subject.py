@@ -188,7 +188,7 @@ def _given_labels(job: Job, work: Path) -> Outcome:
     ct = read_ct(job.study.ct, job.study.series) if job.study.ct else None
     image = read_labels(job.study.labels, job.study.labels_scheme, ct)
     if job.overrides is not None:
-        from shapemodel.edit import correct
+        from shapemodel.steps import correct
 
         image = correct(ct, image, job.overrides)
     write_labels(image, work / LABELS_FILE)

@@ -70,7 +70,7 @@ def segment(
     chosen = (settings or Settings()).section("labels")
     if overrides is None:
         return label_bones(image, settings=chosen)
-    from shapemodel.edit import correct
+    from shapemodel.steps import correct
 
     found = label_bones(image, settings=chosen, overrides=overrides)
     return replace(found, image=correct(image, found.image, overrides))
