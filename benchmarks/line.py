@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
+from registration_scores import surface_distances
 
 from pipelines.score import true_places
 from shapemodel.anatomy import bone
-from shapemodel.mesh import Faces, Mesh, Points, read_vtp
+from shapemodel.mesh import Mesh, read_vtp
 from shapemodel.phantom.cohort import read_truth
 from shapemodel.phantom.truth import material
 
@@ -38,15 +38,6 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def away(points: Points, vertices: Points, faces: Faces) -> NDArray[np.float64]:
-    """(n,) mm from points to a surface."""
-    import pyvista as pv
-
-    surface = pv.PolyData(vertices, np.column_stack([np.full(len(faces), 3), faces]).ravel())
-    _, nearest = surface.find_closest_cell(points, return_closest_point=True)
-    return np.linalg.norm(np.reshape(nearest, (-1, 3)) - points, axis=1)
-
-
 def distances(registered: Mesh, bones: Mesh) -> tuple[float, float]:
     """Mean mm from the registered template to the surfaces on seen parts, and back."""
     rng = np.random.default_rng(0)
@@ -58,12 +49,12 @@ def distances(registered: Mesh, bones: Mesh) -> tuple[float, float]:
         if not len(v):
             continue
         if visible[ids].any():
-            there.append(away(v[visible[ids]], x, g))
+            there.append(surface_distances(v[visible[ids]], x, g))
         own = x[rng.permutation(len(x))[:SAMPLES]]
         if bones.fov is not None:
             own = own[((own > bones.fov[0::2] + INSIDE_MM) & (own < bones.fov[1::2] - INSIDE_MM)).all(axis=1)]
         if len(own):
-            back.append(away(own, v, f))
+            back.append(surface_distances(own, v, f))
     return float(np.concatenate(there).mean()), float(np.concatenate(back).mean())
 
 

@@ -26,14 +26,14 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from shapemodel.completion import complete
-from shapemodel.covariates import mean_interval as covariate_interval
-from shapemodel.covariates import regress, residual_covariance
 from shapemodel.means import mean_interval
 from shapemodel.mesh import vertex_areas
 from shapemodel.model import ShapeModel, fit_model
 from shapemodel.neighbours import node_weights, spread_nodes
 from shapemodel.pca import principal_components
 from shapemodel.population import Population, align, rigid_fit, seen_mean
+from shapemodel.regression import mean_interval as covariate_interval
+from shapemodel.regression import regress, residual_covariance
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from shapemodel.correspondence import Registration
 from shapemodel.intersections import find_intersections
-from shapemodel.mesh import Mesh, Points, face_normals, vertex_normals
+from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_normals
 from shapemodel.surfaces import vertex_adjacency
 
 CLEARLY_MM = 1.0
@@ -85,13 +85,13 @@ def bone_rows(case: Case, found: Registration) -> list[dict[str, object]]:
     return rows
 
 
-def distances(points: Points, mesh: Mesh) -> NDArray[np.float64]:
-    """(n,) mm from points to the triangles of a mesh."""
+def surface_distances(points: Points, vertices: Points, faces: Faces) -> NDArray[np.float64]:
+    """(n,) mm from points to triangles."""
     import pyvista as pv
 
-    cells = np.column_stack([np.full(len(mesh.faces), 3), mesh.faces]).ravel()
-    surface = pv.PolyData(mesh.vertices, cells)
-    return np.asarray(np.linalg.norm(surface.find_closest_cell(points, return_closest_point=True)[1] - points, axis=1))
+    surface = pv.PolyData(vertices, np.column_stack([np.full(len(faces), 3), faces]).ravel())
+    _, nearest = surface.find_closest_cell(points, return_closest_point=True)
+    return np.asarray(np.linalg.norm(np.reshape(nearest, (-1, 3)) - points, axis=1))
 
 
 def folded(rest: Points, moved: Points, faces: NDArray[np.int64]) -> float:
@@ -110,13 +110,14 @@ def surface_scores(template: Mesh, found: Registration, target: Mesh) -> dict[st
     shared = sorted(set(template.labels) & set(target.labels))
     seen = found.visible & np.isin(template.bone, shared)
     moved, goal = template.with_vertices(found.vertices), only(target, shared)
-    ahead = distances(found.vertices[seen], goal)
+    ahead = surface_distances(found.vertices[seen], goal.vertices, goal.faces)
     points = goal.vertices
     if target.fov is not None:
         low, high = target.fov[0::2] + SEEN_MM, target.fov[1::2] - SEEN_MM
         points = points[((points > low) & (points < high)).all(1)]
     points = points[:: max(1, len(points) // 40000)]
-    back = distances(points, only(moved, shared))
+    fitted = only(moved, shared)
+    back = surface_distances(points, fitted.vertices, fitted.faces)
     cut, own = (len(find_intersections(m).faces) for m in (moved, template))
     return {
         "visible": float(found.visible.mean()),

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from pipelines import verbs
+from pipelines.costs import Timing
 from pipelines.provenance import file_sha256
 from pipelines.settings import Settings
 from pipelines.subject import REGISTERED_FILE, SURFACE_FILE, registered_mesh
-from pipelines.workspace import COHORT, Outcome, Record, Timing, Workspace, run_stage, stage_key
+from pipelines.workspace import COHORT, Outcome, Record, Workspace, run_stage, stage_key
 from shapemodel.mesh import read_vtp, write_vtp
 from shapemodel.reasons import InputError
 

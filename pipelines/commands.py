@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import gate, verbs
-from pipelines import settings as settings_
+from pipelines.options import chosen, output, read_pairs, say
 from pipelines.progress import shown
 from shapemodel.reasons import InputError
 
@@ -21,36 +19,6 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> None:
     """Do the verb that the command line names."""
     COMMANDS[args.verb](args)
-
-
-def say(args: argparse.Namespace, line: str) -> None:
-    """One line on standard output, unless quiet."""
-    if not args.quiet:
-        sys.stdout.write(line + "\n")
-
-
-def chosen(args: argparse.Namespace) -> settings_.Settings:
-    """Settings: published, overlaid with ``--settings`` and with the options that name workers."""
-    changes: dict[str, dict[str, Any]] = {}
-    for name in ("workers", "memory_gb", "scheduler"):
-        if getattr(args, name, None) is not None:
-            changes.setdefault("run", {})[name] = getattr(args, name)
-    for name in ("studies", "seed"):
-        if args.verb == "demo" and getattr(args, name, None) is not None:
-            changes.setdefault("demo", {})[name] = getattr(args, name)
-    found = settings_.load(args.settings, **changes)
-    if found.run.workers < 0:
-        raise InputError(f"--workers must be 0 or more, found {found.run.workers}")
-    return found
-
-
-def output(args: argparse.Namespace, *endings: str) -> Path:
-    """The output path, its folder made; refused before any work when its ending is wrong."""
-    path = Path(args.output)
-    if endings and not path.name.lower().endswith(endings):
-        raise InputError(f"-o {path}: expected a name ending in {', '.join(endings)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def scan(args: argparse.Namespace) -> None:
@@ -68,18 +36,6 @@ def scan(args: argparse.Namespace) -> None:
         say(args, f"{study.subject}: {'usable' if study.usable else study.reason}; {study.note}")
     good = sum(s.usable for s in found)
     say(args, f"{good} of {len(found)} studies usable; manifest: {args.manifest}")
-
-
-def read_pairs(path: Path) -> dict[str, str]:
-    """``id,pseudonym`` rows of a CSV."""
-    try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--subjects {path}: cannot be read: {error}") from error
-    wrong = next((i for i, row in enumerate(rows, 1) if len(row) != 2), None)
-    if wrong is not None:
-        raise InputError(f"--subjects {path}: row {wrong}: expected id,pseudonym, found {rows[wrong - 1]}")
-    return {row[0]: row[1] for row in rows}
 
 
 def run_line(args: argparse.Namespace) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 
 from pipelines import gate, verbs
 from pipelines.cohort import DIFFERENCE_FILE, model_file
+from pipelines.costs import Timing
 from pipelines.settings import Settings
-from pipelines.workspace import COHORT, Outcome, Record, Timing, Workspace, run_stage, stage_key, write_text
+from pipelines.workspace import COHORT, Outcome, Record, Workspace, run_stage, stage_key, write_text
 from shapemodel import render
 from shapemodel.anatomy import bone
 from shapemodel.mesh import Mesh, read_vtp, vertex_areas

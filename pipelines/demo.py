@@ -14,8 +14,9 @@ import numpy as np
 from pipelines import line, pool, score, verbs, workspace
 from pipelines.cohort import model_file
 from pipelines.progress import Quiet
-from pipelines.provenance import code_sha256, value_sha256
+from pipelines.provenance import value_sha256
 from pipelines.settings import Settings
+from pipelines.source import code_sha256
 from pipelines.subject import LABELS_FILE, registered_mesh
 from pipelines.workspace import Workspace
 from shapemodel.reasons import InputError
@@ -101,7 +102,7 @@ def recipe(scan: Scan) -> str:
     from shapemodel.phantom.cohort import demo_knobs
 
     who = [asdict(scan.subject), asdict(demo_knobs(scan.index, scan.seed)), scan.index, scan.seed]
-    return value_sha256([who, code_sha256(("shapemodel.phantom",))])
+    return value_sha256([who, code_sha256("shapemodel.phantom.cohort.write_study")])
 
 
 def is_made(scan: Scan) -> bool:

@@ -107,8 +107,8 @@ def quality_tables(numbers: Mapping[str, Any]) -> list[Table]:
         "moved_mean_mm",
         "moved_max_mm",
     )
-    rows = [[name, *(row.get(c) for c in columns), "; ".join(row["failures"])] for name, row in quality.items()]
-    passed = sum(bool(row["passed"]) for row in quality.values())
+    rows = [[name, *(own.get(c) for c in columns), "; ".join(own["failures"])] for name, own in quality.items()]
+    passed = sum(bool(own["passed"]) for own in quality.values())
     note = (
         f"{passed} of {len(rows)} shapes pass the gate of exported shapes (min angle > 18 deg for all, > 27 deg for "
         f"99 % of the triangles, none cut each other); {next(iter(quality.values()))['faces']} triangles each; "
@@ -140,6 +140,7 @@ def passed_on(mesh: Mesh, maker: Any, path: Path) -> tuple[Mesh, str]:
 
 def passed_as_it_is(mesh: Mesh, path: Path) -> tuple[Mesh, str]:
     """The same for a shape without a model: healed when it fails and is to become a deck."""
+    from shapemodel.export import DECKS
     from shapemodel.meshquality import assess
     from shapemodel.repair import heal
 
@@ -154,11 +155,9 @@ def passed_as_it_is(mesh: Mesh, path: Path) -> tuple[Mesh, str]:
     return done.mesh, f"healed: the surface moved by {off.mean():.3f} mm on average, {off.max():.2f} mm at most"
 
 
-DECKS = (".k", ".inp", ".bdf")
-"""Endings of finite-element decks, which never leave without passing the gate unless asked for as they are."""
-
-
 def _judged(verdict: Verdict, path: Path) -> str:
+    """The warning about a shape that does not pass; a deck never leaves so unless asked for as it is."""
+    from shapemodel.export import DECKS
     from shapemodel.ready import insist
 
     if path.suffix.lower() in DECKS:

@@ -16,11 +16,12 @@ from typing import Any
 
 from pipelines import cohort, deliver, pool, review, workspace
 from pipelines.corrections import OVERRIDES_FILE
+from pipelines.costs import Timing, log_timing
 from pipelines.progress import Quiet
 from pipelines.provenance import git_commit, tree_sha256, value_sha256, versions
 from pipelines.settings import Settings, to_table, to_toml
 from pipelines.subject import Done, Job, correspond, one_thread, out_of_memory, see
-from pipelines.workspace import COHORT, Record, Timing, Workspace
+from pipelines.workspace import COHORT, Record, Workspace
 from shapemodel.reasons import InputError
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Line:
         """Note a stage that was really done."""
         if timing is not None:
             self.redone.append((timing.subject, timing.stage))
-            workspace.log_timing(self.space, timing)
+            log_timing(self.space.log_folder, timing)
             log.info("%s %s: %.1f s, %.0f MB", timing.subject or "cohort", timing.stage, timing.seconds, timing.peak_mb)
 
     def refuse(self, subject: str, code: str, message: str, stage: str) -> None:

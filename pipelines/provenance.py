@@ -1,4 +1,4 @@
-"""What made a result: hashes of files, settings and code, versions of the libraries.
+"""What made a result: hashes of files and values, versions of the libraries.
 
 Nothing here knows the time or the machine's name, so that the same inputs give the same bytes.
 """
@@ -6,12 +6,10 @@ Nothing here knows the time or the machine's name, so that the same inputs give 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,28 +54,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"no canonical spelling of {type(value).__name__}")
-
-
-@cache
-def code_sha256(modules: tuple[str, ...]) -> str:
-    """SHA-256 of the source of these modules and packages (with their data files); missing ones count as empty."""
-    digest = hashlib.sha256()
-    for name in sorted(modules):
-        digest.update(f"{name}\0".encode())
-        for path in _sources(name):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _sources(module: str) -> Iterable[Path]:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        return []
-    origin = Path(spec.origin)
-    if origin.name != "__init__.py":
-        return [origin]
-    wanted = {".py", ".csv", ".html", ".toml", ".json", ".npz", ".vtp"}
-    return sorted(p for p in origin.parent.rglob("*") if p.suffix in wanted)
 
 
 def versions() -> dict[str, str]:

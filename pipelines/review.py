@@ -13,12 +13,13 @@ import numpy as np
 
 from pipelines import verbs
 from pipelines.cohort import DIFFERENCE_FILE, GROUPS
+from pipelines.costs import Timing
 from pipelines.deliver import MEAN_FORMATS, MEAN_VIEWS, MODE_VIEWS, PICTURE_FOLDER, SIGNED_COLORS, difference_limit
 from pipelines.gate import quality_tables
 from pipelines.selection import selection_table
 from pipelines.settings import Settings
 from pipelines.subject import STUDY_VIEWS
-from pipelines.workspace import COHORT, OK, Outcome, Record, Timing, Workspace, run_stage, stage_key, write_text
+from pipelines.workspace import COHORT, OK, Outcome, Record, Workspace, run_stage, stage_key, write_text
 from shapemodel.mesh import read_vtp
 from shapemodel.reasons import InputError
 from shapemodel.report import ReportData, ShapeEntry, StudyEntry, Table

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines import verbs
+from pipelines.costs import Timing
 from pipelines.settings import Settings
-from pipelines.workspace import Outcome, Record, Timing, Workspace, run_stage, stage_key
+from pipelines.workspace import Outcome, Record, Workspace, run_stage, stage_key
 from shapemodel.anatomy import MODEL_LABELS
 from shapemodel.mesh import Mesh, read_vtp, write_vtp
 from shapemodel.reasons import Flag, StudyError
@@ -187,7 +188,7 @@ def _given_labels(job: Job, work: Path) -> Outcome:
     ct = read_ct(job.study.ct, job.study.series) if job.study.ct else None
     image = read_labels(job.study.labels, job.study.labels_scheme, ct)
     if job.overrides is not None:
-        from shapemodel.edit import correct
+        from shapemodel.steps import correct
 
         image = correct(ct, image, job.overrides)
     write_labels(image, work / LABELS_FILE)

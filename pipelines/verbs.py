@@ -70,7 +70,7 @@ def segment(
     chosen = (settings or Settings()).section("labels")
     if overrides is None:
         return label_bones(image, settings=chosen)
-    from shapemodel.edit import correct
+    from shapemodel.steps import correct
 
     found = label_bones(image, settings=chosen, overrides=overrides)
     return replace(found, image=correct(image, found.image, overrides))
@@ -204,11 +204,14 @@ def mean(fitted: ShapeModel) -> Mesh:
     return mean_shape(fitted)
 
 
-def with_bases(models: Mapping[str, ShapeModel], template: Mesh) -> dict[str, ShapeModel]:
-    """The models with their healed means, on which every export of theirs is made fit for use."""
+def with_bases(models: Mapping[str, ShapeModel], reference: Mesh) -> dict[str, ShapeModel]:
+    """The models with their healed means, on which every export of theirs is made fit for use.
+
+    ``reference`` is the template that the models' subjects were registered with.
+    """
     from shapemodel.ready import clean_base
 
-    return {group: replace(m, base=clean_base(m, template.vertices)) for group, m in models.items()}
+    return {group: replace(m, base=clean_base(m, reference.vertices)) for group, m in models.items()}
 
 
 def finisher(fitted: ShapeModel) -> Finisher:

@@ -15,7 +15,6 @@ Layout::
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import logging
@@ -25,11 +24,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.provenance import code_sha256, file_sha256, value_sha256
+from pipelines.costs import Timing, peak_mb, reset_peak
+from pipelines.provenance import file_sha256, value_sha256
+from pipelines.source import code_sha256
 from shapemodel.reasons import InputError, StudyError
 
 log = logging.getLogger(__name__)
@@ -37,54 +37,17 @@ log = logging.getLogger(__name__)
 COHORT = ""
 """The subject of stages that concern all studies at once."""
 
-STAGE_CODE: dict[str, tuple[str, ...]] = {
-    "labels": (
-        "shapemodel.anatomy",
-        "shapemodel.study",
-        "shapemodel.labelmaps",
-        "shapemodel.mask",
-        "shapemodel.labels",
-        "shapemodel.edit",
-    ),
-    "surfaces": ("shapemodel.surfaces", "shapemodel.mesh"),
-    "template": (
-        "shapemodel.template",
-        "shapemodel.groupwise",
-        "shapemodel.remesh",
-        "shapemodel.carve",
-        "shapemodel.contact",
-        "shapemodel.repair",
-        "shapemodel.intersections",
-        "shapemodel.meshquality",
-        "shapemodel.phantom",
-    ),
-    "registration": ("shapemodel.registration", "shapemodel.correspondence", "shapemodel.contact", "shapemodel.mesh"),
-    "pictures": ("shapemodel.render",),
-    "model": (
-        "shapemodel.population",
-        "shapemodel.completion",
-        "shapemodel.filling",
-        "shapemodel.neighbours",
-        "shapemodel.latent",
-        "shapemodel.pca",
-        "shapemodel.model",
-        "shapemodel.means",
-        "shapemodel.measures",
-        "shapemodel.interchange",
-    ),
-    "results": (
-        "shapemodel.symmetry",
-        "shapemodel.export",
-        "shapemodel.meshquality",
-        "shapemodel.intersections",
-        "shapemodel.contact",
-        "shapemodel.repair",
-        "shapemodel.render",
-        "pipelines.deliver",
-    ),
-    "report": ("shapemodel.report", "shapemodel.reasons", "pipelines.review"),
+STAGE_ENTRY = {
+    "labels": "pipelines.subject.labels",
+    "surfaces": "pipelines.subject.surfaces",
+    "pictures": "pipelines.subject.pictures",
+    "template": "pipelines.cohort.template",
+    "registration": "pipelines.subject.registration",
+    "model": "pipelines.cohort.models",
+    "results": "pipelines.deliver.results",
+    "report": "pipelines.review.report",
 }
-"""Modules whose source decides a stage's result; a change of their code makes the stage run again."""
+"""The function of each stage; a change of any source that it hangs on makes the stage run again."""
 
 OK, REFUSED = "ok", "refused"
 WORK_PREFIX = ".work-"
@@ -127,16 +90,6 @@ class Outcome:
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[tuple[str, int, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Cost of one stage; it goes to the log alone."""
-
-    subject: str
-    stage: str
-    seconds: float
-    peak_mb: float
 
 
 @dataclass(frozen=True)
@@ -199,8 +152,8 @@ class Workspace:
 
 
 def stage_key(stage: str, inputs: Mapping[str, Any], settings: Any) -> str:
-    """Key of a stage: hash of what goes in, of its settings and of the source of its code."""
-    return value_sha256({"stage": stage, "in": inputs, "set": settings, "code": code_sha256(STAGE_CODE[stage])})
+    """Key of a stage: hash of what goes in, of its settings and of the source that it hangs on."""
+    return value_sha256({"stage": stage, "in": inputs, "set": settings, "code": code_sha256(STAGE_ENTRY[stage])})
 
 
 def run_stage(
@@ -220,7 +173,7 @@ def run_stage(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     start = time.perf_counter()
-    _reset_peak()
+    reset_peak()
     try:
         try:
             outcome = body(work)
@@ -232,7 +185,7 @@ def run_stage(
         record = _keep(workspace, work, record)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return record, Timing(subject, stage, time.perf_counter() - start, _peak_mb())
+    return record, Timing(subject, stage, time.perf_counter() - start, peak_mb())
 
 
 def _keep(workspace: Workspace, work: Path, record: Record) -> Record:
@@ -277,25 +230,6 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _reset_peak() -> None:
-    """Start counting peak memory anew (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        log.debug("peak memory counts from the start of the process here")
-
-
-def _peak_mb() -> float:
-    """Peak resident memory of this process since :func:`_reset_peak`."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-    except (OSError, IndexError):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 @contextmanager
 def opened(root: str | Path) -> Iterator[Workspace]:
     """A workspace that this process alone works in; what a killed run left half done is swept away.
@@ -323,18 +257,6 @@ def _lock(handle: IO[str], root: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"{root}: another run is at work in this folder; wait for it or stop it") from error
-
-
-def log_timing(workspace: Workspace, timing: Timing) -> None:
-    """Append a stage's cost to ``log/timings.csv``."""
-    path = workspace.log_folder / "timings.csv"
-    new = not path.is_file()
-    with open(path, "a", newline="", encoding="utf-8") as handle:
-        out = csv.writer(handle)
-        if new:
-            out.writerow(["when", "subject", "stage", "seconds", "peak_mb"])
-        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        out.writerow([when, timing.subject, timing.stage, f"{timing.seconds:.2f}", f"{timing.peak_mb:.0f}"])
 
 
 def input_sha256(workspace: Workspace, path: Path, digest: Callable[[Path], str]) -> str:

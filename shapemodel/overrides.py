@@ -21,7 +21,7 @@
 
 :class:`Corrections` extends what the labelling itself understands
 (:class:`shapemodel.labels.records.Overrides`: threshold shift, crop, seeds) by the steps that
-:func:`shapemodel.edit.correct` carries out on the labelled result. Labels are bone names of
+:func:`shapemodel.steps.correct` carries out on the labelled result. Labels are bone names of
 :mod:`shapemodel.anatomy`, or ``background``; in records they are numbers.
 """
 

@@ -7,6 +7,22 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import STERNUM, rib, vertebra
 from shapemodel.mesh import Mesh, join
+from shapemodel.registration import PriorSettings, RegistrationSettings
+
+SMALL = RegistrationSettings(
+    prior=PriorSettings(nodes=120, rank=60, landmarks=200, fine_rank=20, bone_rank=12),
+    samples=1000,
+    soft_template=60,
+    soft_target=80,
+    soft_steps=5,
+    coarse_steps=8,
+    coarse_nodes=80,
+    joint_steps=1,
+    bone_steps=3,
+    fine_steps=2,
+    backward_samples=60,
+)
+"""A registration with a fifth of the published work: what is tested is the method, not the last tenth of a mm."""
 
 
 def tube(path: NDArray, radii: NDArray, spokes: int) -> tuple[NDArray, NDArray]:

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from cage import SMALL, cage, warp
+
+from shapemodel.mesh import Mesh
+from shapemodel.registration import Prepared, prepare
 
 REAL_STUDIES = ("P001", "cap002", "normal001", "normal002")
 
@@ -28,3 +32,16 @@ def real() -> Path:
     if folder is None:
         pytest.skip("no real CTs: set SHAPEMODEL_REAL_CT to a folder with ct/ and labels/")
     return folder
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    """The made-up thorax, made ready as a template."""
+    return prepare(cage(), prior=SMALL.prior)
+
+
+@pytest.fixture(scope="module")
+def target() -> Mesh:
+    """The same thorax on another person, with other vertices."""
+    dense = cage(1.7)
+    return dense.with_vertices(warp(dense.vertices))

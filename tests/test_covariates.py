@@ -5,17 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shapemodel.covariates import (
-    covariate_query,
-    in_hull,
-    mean_interval,
-    regress,
-    residual_modes,
-    residual_query,
-    residual_samples,
-)
+from shapemodel.covariates import covariate_query, in_hull, residual_query, residual_samples
 from shapemodel.model import fit_model
 from shapemodel.reasons import InputError
+from shapemodel.regression import mean_interval, regress, residual_modes
 from tests.synthetic import onto, population
 
 

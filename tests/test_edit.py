@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from shapemodel.anatomy import COSTAL_CARTILAGE, LABEL, OTHER_BONE
-from shapemodel.edit import apply_steps, correct, grow_from_seeds, islands, local_threshold, scissors, threshold
+from shapemodel.edit import grow_from_seeds, islands, local_threshold, scissors, threshold
 from shapemodel.overrides import Corrections, Step, change_study, read_overrides, write_overrides
 from shapemodel.reasons import InputError
+from shapemodel.steps import apply_steps, correct
 
 ORIGIN = (-150.0, -120.0, -300.0)
 SPACING = (3.0, 3.0, 4.0)

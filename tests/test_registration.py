@@ -7,33 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cage import cage, warp
+from cage import SMALL, cage, warp
 
 from shapemodel.correspondence import Registration
 from shapemodel.mesh import Mesh, face_normals, join
 from shapemodel.reasons import InputError, StudyError
-from shapemodel.registration import Prepared, PriorSettings, RegistrationSettings, prepare
+from shapemodel.registration import Prepared, prepare
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.fit import solve
 from shapemodel.registration.match import Pairs, symmetric_normal
 from shapemodel.registration.prior import kernel, nystrom, spread
 from shapemodel.registration.start import robust_similarity
 from shapemodel.registration.target import draw, find_fov, open_vertices
-
-SMALL = RegistrationSettings(
-    prior=PriorSettings(nodes=120, rank=60, landmarks=200, fine_rank=20, bone_rank=12),
-    samples=1000,
-    soft_template=60,
-    soft_target=80,
-    soft_steps=5,
-    coarse_steps=8,
-    coarse_nodes=80,
-    joint_steps=1,
-    bone_steps=3,
-    fine_steps=2,
-    backward_samples=60,
-)
-"""A fifth of the work of the published settings: what is tested is the method, not the last tenth of a mm."""
 
 
 def register(template: Prepared, target: Mesh) -> Registration:
@@ -43,17 +28,6 @@ def register(template: Prepared, target: Mesh) -> Registration:
 @pytest.fixture(scope="module")
 def template() -> Mesh:
     return cage()
-
-
-@pytest.fixture(scope="module")
-def prepared(template: Mesh) -> Prepared:
-    return prepare(template, prior=SMALL.prior)
-
-
-@pytest.fixture(scope="module")
-def target() -> Mesh:
-    dense = cage(1.7)
-    return dense.with_vertices(warp(dense.vertices))
 
 
 def cut(mesh: Mesh, z: float) -> Mesh:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cage import cage, warp
-from test_registration import SMALL, error, without
+from cage import SMALL, cage, warp
+from test_registration import error, without
 
 from shapemodel.mesh import Mesh
-from shapemodel.registration import Prepared, prepare, register
+from shapemodel.registration import Prepared, register
 from shapemodel.registration.confidence import ABSENT_MM, FLAG_MM, Evidence, evidence, judge
 from shapemodel.registration.match import Pairs
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Prepared:
-    return prepare(cage(), prior=SMALL.prior)
-
-
-@pytest.fixture(scope="module")
-def target() -> Mesh:
-    dense = cage(1.7)
-    return dense.with_vertices(warp(dense.vertices))
 
 
 def plain(prepared: Prepared, **changed: float) -> Evidence:

@@ -7,29 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cage import cage, rib_path, tube, warp
-from test_registration import SMALL, error, without
+from cage import SMALL, rib_path, tube, warp
+from test_registration import error, without
 
 from shapemodel.correspondence import Registration, refuse
 from shapemodel.mesh import Mesh, join
 from shapemodel.reasons import StudyError
-from shapemodel.registration import Prepared, prepare
+from shapemodel.registration import Prepared
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.prepare import sound
 
 FAIR_MM = 1.6
 """Mean error of an undisturbed subject under these settings (see test_registration)."""
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Prepared:
-    return prepare(cage(), prior=SMALL.prior)
-
-
-@pytest.fixture(scope="module")
-def target() -> Mesh:
-    dense = cage(1.7)
-    return dense.with_vertices(warp(dense.vertices))
 
 
 def fit(prepared: Prepared, target: Mesh) -> Registration:

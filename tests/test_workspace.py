@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import workspace as ws
+from pipelines.costs import Timing, log_timing
 from pipelines.workspace import Outcome, Workspace, run_stage
 from shapemodel.reasons import InputError, StudyError
 
@@ -103,7 +104,7 @@ def test_key_depends_on_inputs_settings_and_stage() -> None:
 
 def test_key_depends_on_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     base = ws.stage_key("surfaces", {}, {})
-    monkeypatch.setattr(ws, "code_sha256", lambda modules: "another" + modules[0])
+    monkeypatch.setattr(ws, "code_sha256", lambda entry: "another" + entry)
     assert ws.stage_key("surfaces", {}, {}) != base
 
 
@@ -154,3 +155,11 @@ def test_inputs_are_read_again_only_when_they_changed(space: Workspace, tmp_path
     assert ws.input_sha256(space, scan, digest) == ws.input_sha256(space, scan, digest) == "hash1"
     os.utime(scan / "1.dcm", ns=(1, 1))
     assert ws.input_sha256(space, scan, digest) == "hash2"
+
+
+def test_costs_are_logged_under_one_header(tmp_path: Path) -> None:
+    for stage in ("labels", "surfaces"):
+        log_timing(tmp_path, Timing("S1", stage, 1.234, 56.7))
+    head, *rows = (tmp_path / "timings.csv").read_text().splitlines()
+    assert head == "when,subject,stage,seconds,peak_mb"
+    assert [row.split(",")[1:] for row in rows] == [["S1", "labels", "1.23", "57"], ["S1", "surfaces", "1.23", "57"]]

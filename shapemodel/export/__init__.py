@@ -4,6 +4,6 @@ Nothing comes back through these formats: STL, PLY and OBJ lose labels or vertex
 """
 
 from shapemodel.export.deck import Deck, DeckInfo, Units, make_deck, part_name
-from shapemodel.export.write import FORMATS, write_shape
+from shapemodel.export.write import DECKS, FORMATS, write_shape
 
-__all__ = ["FORMATS", "Deck", "DeckInfo", "Units", "make_deck", "part_name", "write_shape"]
+__all__ = ["DECKS", "FORMATS", "Deck", "DeckInfo", "Units", "make_deck", "part_name", "write_shape"]

@@ -16,6 +16,7 @@ from shapemodel.mesh import Mesh, write_vtp
 from shapemodel.reasons import InputError
 
 DECKS: dict[str, ModuleType] = {".k": lsdyna, ".inp": abaqus, ".bdf": nastran}
+"""Endings of finite-element decks, and what writes them."""
 
 
 def write_shape(mesh: Mesh, path: str | Path, info: DeckInfo | None = None, *, split: bool = False) -> list[Path]:
