@@ -62,16 +62,25 @@ def solve(
     jb, tb, e, g = weighted(bone, pairs, gap, sigma)
     hbb, rb = normal_equations(jb, tb, e, g)
     jg, tg, _, _ = weighted(thorax, pairs, gap, sigma)
-    flat, flat_t = jg.reshape(-1, 3 * r), tg.reshape(-1, r)
-    hgg = (flat.T @ flat).astype(np.float64) + isotropic((flat_t.T @ flat_t).astype(np.float64)) + np.eye(3 * r)
-    hbg = jb.transpose(0, 2, 1) @ jg + isotropic(tb.transpose(0, 2, 1) @ tg).astype(np.float32)
-    rg = (flat.T @ e.ravel() + (flat_t.T @ g.reshape(-1, 3)).ravel()).astype(np.float64)
+    side = tb.transpose(0, 2, 1) @ tg
+    hbg = jb.transpose(0, 2, 1) @ jg + isotropic(side).astype(np.float32)
     eliminated = np.linalg.solve(hbb, np.concatenate([hbg, rb[..., None]], axis=2))
-    stacked = hbg.reshape(-1, 3 * r)
-    schur = hgg - stacked.T @ eliminated[..., :-1].reshape(-1, 3 * r).astype(np.float32)
-    right = rg - stacked.T @ eliminated[..., -1].ravel()
+    x, own = eliminated[..., :-1], eliminated[..., -1]
+    # The complement as a sum of squares: what the bones leave of each row. The difference of two matrices of size 1e8
+    # in single precision would not see the prior, which is 1, and has steps that lead anywhere.
+    left = (jg - jb @ x.astype(np.float32)).reshape(-1, 3 * r)
+    schur = (left.T @ left).astype(np.float64) + np.eye(3 * r)
+    right = (left.T @ e.ravel()).astype(np.float64)
+    schur += isotropic((tg.reshape(-1, r).T @ tg.reshape(-1, r)).astype(np.float64))
+    right += (tg.reshape(-1, r).T @ g.reshape(-1, 3)).ravel()
+    held = isotropic((tb.transpose(0, 2, 1) @ tb).astype(np.float64))
+    held += np.eye(held.shape[-1])
+    cross = held @ x - 2.0 * isotropic(side.astype(np.float64))
+    mixed = x.reshape(-1, 3 * r).T @ cross.reshape(-1, 3 * r)
+    schur += 0.5 * (mixed + mixed.T)
+    right -= x.reshape(-1, 3 * r).T @ (tb.transpose(0, 2, 1) @ g).reshape(-1).astype(np.float64)
     cg = np.linalg.solve(schur, right)
-    cb = eliminated[..., -1] - eliminated[..., :-1] @ cg
+    cb = own - x @ cg
     return Field(cg.reshape(r, 3), cb.reshape(n_bones, -1, 3))
 
 
