@@ -17,8 +17,9 @@ from scipy.sparse.linalg import cg
 
 from shapemodel.carve import Solid
 from shapemodel.intersections import Intersections, find_intersections, intersecting_pairs
-from shapemodel.mesh import Faces, Mesh, Points
+from shapemodel.mesh import Mesh, Points
 from shapemodel.surfaces import vertex_adjacency
+from shapemodel.walks import grow
 
 RINGS = 5
 """Rings around cutting triangles that take part, so that a push fades out."""
@@ -67,11 +68,9 @@ def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Sep
     best, least, current, done = mesh.vertices, len(first.pairs), mesh.vertices, 0
     cutting = first.pairs
     while len(cutting) and done < rounds:
-        zone = _patch(mesh.faces, np.unique(cutting), len(current), RINGS)
+        zone = grow(mesh.faces, np.unique(cutting), len(current), RINGS)
         current = current + _step(mesh.with_vertices(current), zone, cutting, clearance_mm * (1 + done / 3))
-        near = np.flatnonzero(
-            np.isin(mesh.faces, _patch(mesh.faces, np.unique(cutting), len(current), RINGS + 2)).any(1)
-        )
+        near = np.flatnonzero(np.isin(mesh.faces, grow(mesh.faces, np.unique(cutting), len(current), RINGS + 2)).any(1))
         cutting = near[intersecting_pairs(current, mesh.faces[near])]
         done += 1
         if not len(cutting):  # the whole mesh, once the neighbourhood is clean
@@ -81,14 +80,6 @@ def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Sep
     result = mesh.with_vertices(best)
     moved = np.linalg.norm(best - mesh.vertices, axis=1)
     return Separated(result, moved, first, find_intersections(result), done)
-
-
-def _patch(faces: Faces, cutting: NDArray[np.int64], n: int, rings: int) -> NDArray[np.int64]:
-    inside = np.zeros(n, dtype=bool)
-    inside[faces[cutting]] = True
-    for _ in range(rings - 1):
-        inside[faces[inside[faces].any(axis=1)]] = True
-    return np.flatnonzero(inside)
 
 
 def _step(mesh: Mesh, zone: NDArray[np.int64], cutting: NDArray[np.int64], clearance: float) -> Points:
@@ -104,7 +95,7 @@ def _step(mesh: Mesh, zone: NDArray[np.int64], cutting: NDArray[np.int64], clear
     step = u.reshape(-1, 3)
     folds = mesh.bone[mesh.faces[cutting[:, 0], 0]] == mesh.bone[mesh.faces[cutting[:, 1], 0]]
     if folds.any():
-        inner = number[_patch(mesh.faces, np.unique(cutting[folds]), len(mesh.vertices), 2)]
+        inner = number[grow(mesh.faces, np.unique(cutting[folds]), len(mesh.vertices), 2)]
         step[inner] -= 0.5 * (rough @ mesh.vertices[zone])[inner]
     step *= np.minimum(1.0, MOST_MM / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-12))
     out = np.zeros_like(mesh.vertices)

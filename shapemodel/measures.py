@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import dijkstra
+from scipy.sparse import csr_matrix
 
 from shapemodel.anatomy import N_PAIRS, RIBS, STERNUM, bone, rib, vertebra
 from shapemodel.mesh import Mesh, Points, vertex_areas, vertex_normals, volume
-
-Array = NDArray[np.float64]
+from shapemodel.walks import edge_graph, far_ends, head_first, walk
 
 SECTIONS = 40
 """Rings of vertices along a rib: about 8 mm on the longest, so that the polyline loses < 0.3 % of a curved length."""
@@ -76,18 +74,9 @@ def landmarks_of(template: Mesh) -> Landmarks:
 def _sections(template: Mesh, label: int, spine: Points) -> Sections:
     """Rings by geodesic distance along the rib from its head, the end nearest to the spine."""
     vertices, faces, ids = template.select(label)
-    edges = np.vstack([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
-    graph = coo_matrix((length, (edges[:, 0], edges[:, 1])), shape=(len(ids), len(ids))).tocsr()
-    far = int(np.argmax(_reach(graph, 0)))
-    other = int(np.argmax(_reach(graph, far)))
-    ends = vertices[[far, other]]
-    if len(spine):
-        gap = np.linalg.norm(ends[:, None] - spine[None], axis=2).min(axis=1)
-        head, front = (far, other) if gap[0] < gap[1] else (other, far)
-    else:
-        head, front = (far, other) if ends[0, 1] > ends[1, 1] else (other, far)
-    from_head, from_front = _reach(graph, head), _reach(graph, front)
+    edges = edge_graph(vertices, faces)
+    head, front = head_first(far_ends(edges, unreached=0.0), vertices, spine)
+    from_head, from_front = (walk(edges, k, unreached=0.0) for k in (head, front))
     along = (from_head - from_front + from_head.max()) / (2 * from_head.max())
     ring = np.clip((along * SECTIONS).astype(int), 0, SECTIONS - 1)
     area = np.maximum(vertex_areas(vertices, faces), 1e-9)
@@ -103,11 +92,6 @@ def _sections(template: Mesh, label: int, spine: Points) -> Sections:
     values = np.concatenate([ends_of[0], area / total[ring], ends_of[1]])
     shape = (len(kept) + 2, len(template.vertices))
     return Sections(label, csr_matrix((values, (rows, columns)), shape=shape))
-
-
-def _reach(graph: csr_matrix, start: int) -> Array:
-    reach = np.asarray(dijkstra(graph, directed=False, indices=start), np.float64)
-    return np.where(np.isfinite(reach), reach, 0.0)
 
 
 def _endplates(template: Mesh, level: int, levels: list[int]) -> Endplates:

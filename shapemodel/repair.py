@@ -17,7 +17,8 @@ from shapemodel.contact import separate
 from shapemodel.intersections import intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points
 from shapemodel.meshquality import SHAPE_GATE, SHARE, Gate, Verdict, assess, triangle_metrics
-from shapemodel.sliding import RepairSettings, below, grow, improve_until, project, score
+from shapemodel.sliding import RepairSettings, below, improve_until, project, score
+from shapemodel.walks import grow
 
 ROLL_BACK_ROUNDS = 8
 """Halvings of a move that makes triangles cut each other; the last three take it back altogether."""

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from shapemodel.mesh import Faces, Points, face_normals, vertex_normals
 from shapemodel.meshquality import Gate, triangle_metrics
+from shapemodel.walks import grow
 
 POWER = 6
 """Exponent of the inverse mean ratio in the energy: the larger, the more the worst triangle counts."""
@@ -139,15 +140,6 @@ def score(vertices: Points, faces: Faces, target: float) -> float:
     folded = np.einsum("ij,ij->i", normal, vertex_normals(vertices, faces)[faces].sum(axis=1)) <= 0
     worst = min(float(angle.min()), target)
     return worst - 100.0 * float(folded.mean()) * len(faces) - 10.0 * float((angle < target).mean())
-
-
-def grow(faces: Faces, bad: NDArray[np.bool_], n: int, rings: int) -> NDArray[np.int64]:
-    """Vertices of the bad faces and of ``rings`` rings around them."""
-    inside = np.zeros(n, dtype=bool)
-    inside[faces[bad]] = True
-    for _ in range(rings - 1):
-        inside[faces[inside[faces].any(axis=1)]] = True
-    return np.flatnonzero(inside)
 
 
 def _slide(

@@ -9,7 +9,7 @@ from skimage.measure import marching_cubes
 from shapemodel.anatomy import RIBS
 from shapemodel.phantom.shape import surface
 from shapemodel.phantom.subject import draw_population
-from shapemodel.prongs import forked, geodesic
+from shapemodel.prongs import forked
 
 SPINE = np.array([0.0, 10.0, 10.0])
 
@@ -32,12 +32,6 @@ def test_prongs_are_found_and_a_cup_is_none(prong_mm: float, found: bool) -> Non
 def test_prongs_at_the_head_do_not_count() -> None:
     v, f = rod(20.0)
     assert not forked(v, f, np.array([100.0, 10.0, 10.0]))
-
-
-def test_geodesic_follows_the_surface() -> None:
-    v, f = rod(0.0)
-    along = geodesic(v, f, int(np.argmin(v[:, 0])))
-    assert 80.0 <= along.max() < 105.0  # mm: the length, a section's width, and the detour along edges
 
 
 def test_sound_ribs_have_none() -> None:

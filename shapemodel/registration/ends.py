@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
-from shapemodel.prongs import geodesic
+from shapemodel.walks import edge_graph, far_ends, head_first, walk
 
 BIN_MM = 8.0
 """Length of the pieces of a shaft whose centroids are its centreline."""
@@ -77,10 +77,8 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         if bone_of(int(label)).kind != "rib":
             continue
         v, f, ids = template.select(int(label))
-        far = int(np.argmax(geodesic(v, f, 0)))
-        along = geodesic(v, f, far)
-        if np.linalg.norm(v[far, :2] - back) > np.linalg.norm(v[int(np.argmax(along)), :2] - back):
-            along = geodesic(v, f, int(np.argmax(along)))
+        edges = edge_graph(v, f)
+        along = walk(edges, head_first(far_ends(edges), v, back[None])[0])
         order = np.argsort(along, kind="stable")
         tips = order[:TIP], order[::-1][:TIP]
         low, high = fov[0::2] + CUT_MM, fov[1::2] - CUT_MM
