@@ -216,7 +216,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         check_target(target)
         target = sound(target)
         samples = sample_target(target, prepared.labels, settings.samples)
-        check_numbers(samples, prepared.mesh)
+        check_numbers(samples, prepared.labels, prepared.leanings)
         start = place(prepared, samples)
         placed = move(samples, start.scale, start.rotation, start.shift)
         pairs = swapped(prepared, placed)

@@ -35,6 +35,9 @@ CLEAR_MM = 20.0
 STRIDE, THIN = 8, 3
 """Every so many samples, and vertices of a template, are enough to tell centimetres apart."""
 
+Leanings = dict[int, tuple[float, float]]
+"""By label of a rib, the two distances of :func:`leaning`."""
+
 
 def leaning(points: NDArray[np.float64], spine: dict[int, cKDTree], level: int) -> tuple[float, float] | None:
     """mm by which a rib lies nearer to vertebra k + 1 than to k - 1, and to k - 2 than to k; None: not all there."""
@@ -47,7 +50,7 @@ def leaning(points: NDArray[np.float64], spine: dict[int, cKDTree], level: int) 
     return above - below, own - two_above
 
 
-def leanings(points: dict[int, NDArray[np.float64]]) -> dict[int, tuple[float, float]]:
+def leanings(points: dict[int, NDArray[np.float64]]) -> Leanings:
     """The same of every rib that can be asked, by label, from points on each bone."""
     spine = {k: cKDTree(points[vertebra(k)]) for k in range(1, 13) if vertebra(k) in points}
     asked = [rib(side, k) for side in ("left", "right") for k in ASKED]
@@ -55,11 +58,17 @@ def leanings(points: dict[int, NDArray[np.float64]]) -> dict[int, tuple[float, f
     return {k: v for k, v in found.items() if v is not None}
 
 
-def check_numbers(target: Target, template: Mesh) -> None:
-    """``StudyError('bad_labels')`` when ribs of a side meet other vertebrae than the template's, by one level."""
-    there = {k: target.points[i, ::STRIDE] for i, k in enumerate(template.labels) if target.present[i]}
-    usual = leanings({k: template.vertices[template.bone == k][::THIN] for k in template.labels})
-    found = leanings(there)
+def usual_leanings(template: Mesh) -> Leanings:
+    """Those of a template, with which a target's are compared."""
+    return leanings({k: template.vertices[template.bone == k][::THIN] for k in template.labels})
+
+
+def check_numbers(target: Target, labels: NDArray[np.int64], usual: Leanings) -> None:
+    """``StudyError('bad_labels')`` when ribs of a side meet other vertebrae than the template's, by one level.
+
+    ``labels`` (B,) of the target's bones; ``usual`` leanings are the template's.
+    """
+    found = leanings({int(k): target.points[i, ::STRIDE] for i, k in enumerate(labels) if target.present[i]})
     off = {k: np.array(found[k]) - usual[k] > CLEAR_MM for k in found.keys() & usual.keys()}
     for side, own in (("left", range(1, 13)), ("right", range(13, 25))):
         here = np.array([off[k] for k in own if k in off], dtype=bool).reshape(-1, 2)

@@ -13,6 +13,7 @@ from shapemodel.intersections import find_intersections
 from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_areas, vertex_normals
 from shapemodel.reasons import InputError
 from shapemodel.registration.ends import Shaft, shafts
+from shapemodel.registration.numbers import Leanings, usual_leanings
 from shapemodel.registration.prior import Basis, linear, nystrom, spread
 from shapemodel.registration.settings import PriorSettings
 from shapemodel.registration.target import find_fov, open_vertices
@@ -44,6 +45,7 @@ class Prepared:
     nodes : (B, N) vertices that carry the fit, far-apart ones first; ``weight`` (B, N) is 0 for padding
     thorax, bone, fine : (V, r) bases of the thorax-wide, the bone-wise and the fine bone-wise field
     shafts : the ribs, for anchors at their ends
+    leanings : by rib, how it lies to the vertebrae, mm: tells ribs that are numbered one off
     clean : its bones do not cut each other, so registered ones must not either
     """
 
@@ -59,6 +61,7 @@ class Prepared:
     bone: Basis
     fine: Basis
     shafts: tuple[Shaft, ...]
+    leanings: Leanings
     clean: bool
 
 
@@ -144,5 +147,6 @@ def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
         bone=bone,
         fine=fine,
         shafts=shafts(template, labels, find_fov(template, open_vertices(template.faces, len(v)))),
+        leanings=usual_leanings(template),
         clean=len(find_intersections(template).faces) <= CLEAN * len(template.faces),
     )
