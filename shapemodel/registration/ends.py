@@ -9,7 +9,6 @@ on the shaft starts at the same fraction of its length on everybody, the convent
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,19 +87,35 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
         shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], STATIONS)
-        own, _ = lengthwise(shaft, template.vertices)(v)
+        own, _ = centreline(shaft, template.vertices).lengthwise(v)
         low, high = np.quantile(own, [TIP_QUANTILE, 1 - TIP_QUANTILE])
         out.append(replace(shaft, fraction=(own[stations].mean(1) - low) / (high - low)))
     return tuple(out)
 
 
-def centreline(shaft: Shaft, y: Points) -> tuple[Points, Points, NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Centreline:
     """Centroids (n, 3) of the pieces of a shaft, unit tangents (n, 3), arc length (n,) mm."""
+
+    points: Points
+    tangents: Points
+    arc: NDArray[np.float64]
+
+    def lengthwise(self, x: Points) -> tuple[NDArray[np.float64], Points]:
+        """(n,) mm along the line of points (n, 3), (n, 3) its unit tangent there; ends go straight on."""
+        c, t = self.points, self.tangents
+        d2 = (x**2).sum(1)[:, None] + (c**2).sum(1)[None] - 2 * x @ c.T
+        j = d2.argmin(1)
+        return np.asarray(self.arc[j] + ((x - c[j]) * t[j]).sum(1)), t[j]
+
+
+def centreline(shaft: Shaft, y: Points) -> Centreline:
+    """That of a shaft where its template's vertices are at ``y`` (V, 3)."""
     count = np.maximum(np.bincount(shaft.bin), 1).astype(float)
     c = np.stack([np.bincount(shaft.bin, y[shaft.ids, k]) for k in range(3)], 1) / count[:, None]
     t = np.gradient(c, axis=0)
     t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
-    return c, t, np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(c, axis=0), axis=1))])
+    return Centreline(c, t, np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(c, axis=0), axis=1))]))
 
 
 @dataclass(frozen=True)
@@ -117,18 +132,6 @@ class Anchors:
     pull: NDArray[np.float64]
     end: NDArray[np.bool_]
     lost: NDArray[np.bool_]
-
-
-def lengthwise(shaft: Shaft, y: Points) -> Callable[[Points], tuple[NDArray[np.float64], Points]]:
-    """``points (n, 3) -> (n,) mm along the shaft's centreline, (n, 3) its unit tangent`` there; ends go straight on."""
-    c, t, arc = centreline(shaft, y)
-
-    def along(x: Points) -> tuple[NDArray[np.float64], Points]:
-        d2 = (x**2).sum(1)[:, None] + (c**2).sum(1)[None] - 2 * x @ c.T
-        j = d2.argmin(1)
-        return np.asarray(arc[j] + ((x - c[j]) * t[j]).sum(1)), t[j]
-
-    return along
 
 
 @dataclass(frozen=True)
@@ -151,16 +154,16 @@ class Reach:
 
 def reach(shaft: Shaft, y: Points, samples: Points) -> Reach:
     """Where the target of a rib, ``samples`` (n, 3), ends and how far the deformed template ``y`` is from that."""
-    c, t, _ = centreline(shaft, y)
-    along = lengthwise(shaft, y)
-    own, theirs = along(y[shaft.ids])[0], along(samples)[0]
+    line = centreline(shaft, y)
+    own, theirs = line.lengthwise(y[shaft.ids])[0], line.lengthwise(samples)[0]
     quantiles = [TIP_QUANTILE, 1 - TIP_QUANTILE]
     (own_low, own_high), (low, high) = np.quantile(own, quantiles), np.quantile(theirs, quantiles)
     goal = np.stack([samples[theirs <= low + TIP_MM].mean(0), samples[theirs >= high - TIP_MM].mean(0)])
-    now, way = along(y[shaft.stations].mean(1))
+    now, way = line.lengthwise(y[shaft.stations].mean(1))
     even = low + shaft.fraction * (high - low) - now
     pull = np.array([own_low - low, high - own_high])
-    return Reach(pull, np.stack([-t[0], t[-1]]), c[[0, -1]], goal, float(high - low), even, way)
+    outward = np.stack([-line.tangents[0], line.tangents[-1]])
+    return Reach(pull, outward, line.points[[0, -1]], goal, float(high - low), even, way)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:

@@ -174,10 +174,9 @@ def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
     return y
 
 
-def gather(s: Scene, field: Field, seen: NDArray[np.bool_]) -> Evidence:
-    """What the fit before the fine stage says of its own error."""
+def gather(s: Scene, field: Field, smooth: Points, seen: NDArray[np.bool_]) -> Evidence:
+    """What the fit before the fine stage, with its vertices ``smooth`` (V, 3), says of its own error."""
     p = s.prepared
-    smooth = deformed(s, field)
     ahead = forward(s.target, s.forest, p.nodes, smooth, vertex_normals(smooth, p.mesh.faces), 3.0)
     return evidence(p, field.bone, smooth, ahead, p.weight * s.seen(smooth[p.nodes]), seen)
 
@@ -228,7 +227,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
             y = separate(prepared.mesh.with_vertices(y), rounds=settings.contact_rounds).mesh.vertices
         normals = vertex_normals(y, prepared.mesh.faces)
         seen, residual = visibility(y, normals, prepared.mesh.bone, target, samples.fov)
-        bones = judge(prepared, seen, residual, gather(s, field, seen))
+        bones = judge(prepared, seen, residual, gather(s, field, smooth, seen))
     return Registration(
         vertices=y,
         visible=seen,
