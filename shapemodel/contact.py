@@ -9,6 +9,7 @@ smoothest field that grants it moves both bones (regularised least squares), so 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,15 +46,19 @@ class Separated:
     ----------
     mesh : same connectivity, ids and arrays
     moved_mm : (V,) how far each vertex went
-    before, after : what cut what
+    before : what cut what; ``after`` is what still does
     rounds : pushes made
     """
 
     mesh: Mesh
     moved_mm: NDArray[np.float64]
     before: Intersections
-    after: Intersections
     rounds: int
+
+    @cached_property
+    def after(self) -> Intersections:
+        """What still cuts what; looked for when first asked, since it costs as much as a round."""
+        return find_intersections(self.mesh)
 
 
 def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Separated:
@@ -64,7 +69,7 @@ def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Sep
     """
     first = find_intersections(mesh)
     if not len(first.pairs):
-        return Separated(mesh, np.zeros(len(mesh.vertices)), first, first, 0)
+        return Separated(mesh, np.zeros(len(mesh.vertices)), first, 0)
     best, least, current, done = mesh.vertices, len(first.pairs), mesh.vertices, 0
     cutting = first.pairs
     while len(cutting) and done < rounds:
@@ -79,7 +84,7 @@ def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Sep
             best, least = current, len(cutting)
     result = mesh.with_vertices(best)
     moved = np.linalg.norm(best - mesh.vertices, axis=1)
-    return Separated(result, moved, first, find_intersections(result), done)
+    return Separated(result, moved, first, done)
 
 
 def _step(mesh: Mesh, zone: NDArray[np.int64], cutting: NDArray[np.int64], clearance: float) -> Points:
