@@ -43,10 +43,9 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
     deep = np.zeros(n + 1, np.float32)
     np.maximum.at(deep, lab[far], work.lung_mm[far])
     deep[np.unique(lab[-1])] = np.inf  # cut by the top of the scan: only its lower tip is seen
-    apex = int(np.flatnonzero((work.lung_mm == 0.0).any(axis=(1, 2)))[-1])
     highest = np.full(n + 1, -1)
     np.maximum.at(highest, lab[far], np.nonzero(far)[0])
-    high = highest > apex - BELOW_APEX_MM / work.spacing[0]
+    high = highest > work.apex - BELOW_APEX_MM / work.spacing[0]
     real = (ml > MIN_SEED_ML) & (deep > DEEP_MM) & high
     real[0] = False
     seed = real[lab]

@@ -75,11 +75,10 @@ def arm_position(work: Work, girdle: Mask) -> Arms:
 
     Arms beside the body show a humerus or forearm far from the lungs in the lower half of their height.
     """
-    z = np.flatnonzero((work.lung_mm <= 0).any(axis=(1, 2)))
     shoulder = np.flatnonzero(girdle.any(axis=(1, 2)))
-    if not len(z) or not len(shoulder):
+    if work.apex < 0 or not len(shoulder):
         return "unknown"
-    top = z[-1]
+    top = work.apex
     low = slice(max(0, top - int(220.0 / work.spacing[0])), max(1, top - int(140.0 / work.spacing[0])))
     far = (work.hu[low] > work.limits.working) & (work.lung_mm[low] > ARM_FROM_LUNG_MM)
     far &= np.abs(work.lat[low]) > 120.0

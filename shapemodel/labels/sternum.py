@@ -156,8 +156,7 @@ def _upper(work: Work) -> NDArray[np.float64]:
 
     Above it the clavicles converge, further down calcified cartilages of the costal arch are as wide as the sternum.
     """
-    lung = np.flatnonzero((work.lung_mm <= 0).any(axis=(1, 2)))
-    depth = (lung[-1] - np.arange(len(work.hu))) * work.spacing[0]
+    depth = (work.apex - np.arange(len(work.hu))) * work.spacing[0]
     return np.interp(depth, [26.0, 34.0, 126.0, 156.0], [0.1, 1.0, 1.0, 0.25])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,11 @@ class Work:
     def voxel_ml(self) -> float:
         """Volume of one voxel in mL."""
         return float(np.prod(self.spacing)) / 1000.0
+
+    @cached_property
+    def apex(self) -> int:
+        """Index of the highest slice with lung, -1 where there is none."""
+        return int(np.flatnonzero((self.lung_mm <= 0).any(axis=(1, 2))).max(initial=-1))
 
     def mm(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n, 3) z, y, x in mm of the array's frame for (n, 3) voxel indices (centres of their blocks)."""
