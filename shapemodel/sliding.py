@@ -125,21 +125,22 @@ def project(points: Points, vertices: Points, faces: Faces) -> Points:
     return np.asarray(np.einsum("ij,ijk->ik", weight, vertices[faces[face]]))
 
 
+def _folded(vertices: Points, faces: Faces) -> NDArray[np.bool_]:
+    """(F,) triangles folded against their surroundings."""
+    around = vertex_normals(vertices, faces)[faces].sum(axis=1)
+    return np.asarray(np.einsum("ij,ij->i", face_normals(vertices, faces), around) <= 0)
+
+
 def _bad_faces(vertices: Points, faces: Faces, angle: float) -> NDArray[np.bool_]:
     """Triangles with a small angle, or folded against their surroundings."""
-    normal = face_normals(vertices, faces)
-    around = vertex_normals(vertices, faces)[faces].sum(axis=1)
-    folded = np.einsum("ij,ij->i", normal, around) <= 0
-    return np.asarray((triangle_metrics(vertices, faces)["min_angle"] < angle) | folded)
+    return np.asarray((triangle_metrics(vertices, faces)["min_angle"] < angle) | _folded(vertices, faces))
 
 
 def score(vertices: Points, faces: Faces, target: float) -> float:
     """Worst angle first (folded triangles count as negative), then the share below the target."""
     angle = triangle_metrics(vertices, faces)["min_angle"]
-    normal = face_normals(vertices, faces)
-    folded = np.einsum("ij,ij->i", normal, vertex_normals(vertices, faces)[faces].sum(axis=1)) <= 0
     worst = min(float(angle.min()), target)
-    return worst - 100.0 * float(folded.mean()) * len(faces) - 10.0 * float((angle < target).mean())
+    return worst - 100.0 * float(_folded(vertices, faces).mean()) * len(faces) - 10.0 * float((angle < target).mean())
 
 
 def _slide(
