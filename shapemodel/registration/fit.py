@@ -34,8 +34,10 @@ def displacement(field: Field, thorax: NDArray, bone: NDArray, index: NDArray) -
 
 def rows(basis: NDArray[np.float32], direction: NDArray) -> NDArray[np.float32]:
     """(..., 3r) derivative of the distance along ``direction`` by the coefficients of ``basis`` (..., r)."""
-    j = basis[..., :, None] * direction[..., None, :].astype(np.float32)
-    return np.ascontiguousarray(j.reshape(*basis.shape[:-1], -1))
+    out = np.empty((*basis.shape, 3), np.float32)
+    for k in range(3):  # one axis at a time: the inner loop then runs along the basis and not over three numbers
+        np.multiply(basis, direction[..., k, None].astype(np.float32), out=out[..., k])
+    return out.reshape(*basis.shape[:-1], -1)
 
 
 def isotropic(block: NDArray) -> NDArray[np.float64]:
