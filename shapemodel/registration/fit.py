@@ -43,10 +43,17 @@ def rows(basis: NDArray[np.float32], direction: NDArray) -> NDArray[np.float32]:
 def isotropic(block: NDArray) -> NDArray[np.float64]:
     """(..., 3a, 3b) of (..., a, b): the same for x, y and z, as the order of ``rows`` has it."""
     a, b = block.shape[-2:]
-    out = np.zeros((*block.shape[:-2], a, 3, b, 3))
+    out = np.zeros((*block.shape[:-2], 3 * a, 3 * b))
+    add_isotropic(out, block)
+    return out
+
+
+def add_isotropic(matrix: NDArray, block: NDArray) -> None:
+    """Add ``isotropic(block)`` to a contiguous matrix, in place."""
+    a, b = block.shape[-2:]
+    split = matrix.reshape(*block.shape[:-2], a, 3, b, 3)
     for k in range(3):
-        out[..., :, k, :, k] = block
-    return out.reshape(*block.shape[:-2], 3 * a, 3 * b)
+        split[..., :, k, :, k] += block
 
 
 def solve(
@@ -65,22 +72,25 @@ def solve(
     hbb, rb = normal_equations(jb, tb, e, g)
     jg, tg, _, _ = weighted(thorax, pairs, gap, sigma)
     side = tb.transpose(0, 2, 1) @ tg
-    hbg = jb.transpose(0, 2, 1) @ jg + isotropic(side).astype(np.float32)
+    hbg = jb.transpose(0, 2, 1) @ jg
+    add_isotropic(hbg, side)
     eliminated = np.linalg.solve(hbb, np.concatenate([hbg, rb[..., None]], axis=2))
-    x, own = eliminated[..., :-1], eliminated[..., -1]
+    x, own = np.ascontiguousarray(eliminated[..., :-1]), eliminated[..., -1]
+    flat_x, flat_t = x.reshape(-1, 3 * r), tg.reshape(-1, r)
     # The complement as a sum of squares: what the bones leave of each row. The difference of two matrices of size 1e8
     # in single precision would not see the prior, which is 1, and has steps that lead anywhere.
-    left = (jg - jb @ x.astype(np.float32)).reshape(-1, 3 * r)
+    jg -= jb @ x.astype(np.float32)
+    left = jg.reshape(-1, 3 * r)
     schur = (left.T @ left).astype(np.float64) + np.eye(3 * r)
     right = (left.T @ e.ravel()).astype(np.float64)
-    schur += isotropic((tg.reshape(-1, r).T @ tg.reshape(-1, r)).astype(np.float64))
-    right += (tg.reshape(-1, r).T @ g.reshape(-1, 3)).ravel()
-    held = isotropic((tb.transpose(0, 2, 1) @ tb).astype(np.float64))
-    held += np.eye(held.shape[-1])
-    cross = held @ x - 2.0 * isotropic(side.astype(np.float64))
-    mixed = x.reshape(-1, 3 * r).T @ cross.reshape(-1, 3 * r)
+    add_isotropic(schur, flat_t.T @ flat_t)
+    right += (flat_t.T @ g.reshape(-1, 3)).ravel()
+    held = isotropic(tb.transpose(0, 2, 1) @ tb) + np.eye(hbb.shape[-1])
+    cross = held @ x
+    add_isotropic(cross, -2.0 * side)
+    mixed = flat_x.T @ cross.reshape(-1, 3 * r)
     schur += 0.5 * (mixed + mixed.T)
-    right -= x.reshape(-1, 3 * r).T @ (tb.transpose(0, 2, 1) @ g).reshape(-1).astype(np.float64)
+    right -= flat_x.T @ (tb.transpose(0, 2, 1) @ g).reshape(-1).astype(np.float64)
     cg = np.linalg.solve(schur, right)
     cb = own - x @ cg
     return Field(cg.reshape(r, 3), cb.reshape(n_bones, -1, 3))
