@@ -95,17 +95,49 @@ def join(parts: Mapping[int, tuple[Points, Faces]], fov: NDArray[np.float64] | N
 
 def face_normals(vertices: Points, faces: Faces) -> Points:
     """(F, 3) normals times twice the area of each triangle."""
-    return np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
+    return _rows(_face_normals(_columns(vertices), _columns(faces)))
 
 
 def vertex_normals(vertices: Points, faces: Faces) -> Points:
     """(V, 3) unit normals, area weighted; zero where no face touches the vertex."""
-    n = face_normals(vertices, faces)
-    total = np.zeros_like(vertices)
-    for axis in range(3):
-        for corner in range(3):
-            total[:, axis] += np.bincount(faces[:, corner], n[:, axis], minlength=len(vertices))
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    corners = _columns(faces)
+    total = np.zeros((3, len(vertices)), vertices.dtype)
+    for own, n in zip(total, _face_normals(_columns(vertices), corners), strict=True):
+        for corner in corners:
+            own += np.bincount(corner, n, minlength=len(vertices))
+    total /= np.maximum(np.sqrt(total[0] ** 2 + total[1] ** 2 + total[2] ** 2), 1e-12)
+    return _rows(total)
+
+
+def _face_normals(vertices: Points, faces: Faces) -> Points:
+    """The same of vertices (3, V) and faces (3, F) as (3, F): numpy is several times faster along whole columns."""
+    edges = np.empty((2, 3, faces.shape[1]), vertices.dtype)
+    for k, x in enumerate(vertices):
+        first = x.take(faces[0])
+        np.subtract(x.take(faces[1]), first, out=edges[0, k])
+        np.subtract(x.take(faces[2]), first, out=edges[1, k])
+    a, b = edges
+    out = np.empty_like(a)
+    for k, i, j in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        np.multiply(a[i], b[j], out=out[k])
+        out[k] -= a[j] * b[i]
+    return out
+
+
+def _columns(rows: NDArray[Any]) -> NDArray[Any]:
+    """(3, n) copy of (n, 3); column by column, since a copy of the transpose runs along rows of three."""
+    out = np.empty((3, len(rows)), rows.dtype)
+    for k in range(3):
+        out[k] = rows[:, k]
+    return out
+
+
+def _rows(columns: NDArray[Any]) -> NDArray[Any]:
+    """(n, 3) copy of (3, n)."""
+    out = np.empty((columns.shape[1], 3), columns.dtype)
+    for k in range(3):
+        out[:, k] = columns[k]
+    return out
 
 
 def vertex_areas(vertices: Points, faces: Faces) -> NDArray[np.float64]:
