@@ -121,7 +121,7 @@ def exchange(target: Target, pairs: list[tuple[int, int]]) -> Target:
     order = np.arange(len(target.present))
     for i, j in pairs:
         order[[i, j]] = j, i
-    names = ("points", "normals", "solid", "main", "present", "center", "whole", "area")
+    names = ("points", "normals", "solid", "main", "present", "center", "whole")
     return replace(target, **{name: getattr(target, name)[order] for name in names})
 
 

@@ -45,7 +45,6 @@ class Target:
     present : (B,) the bone is there
     center : (B, 3) centroid of its surface; whole : (B,) it touches no face of the scan
     fov : (6,) faces of the scan, infinite where there is none
-    area : (B,) mm2
     """
 
     points: NDArray[np.float64]
@@ -56,7 +55,6 @@ class Target:
     center: NDArray[np.float64]
     whole: NDArray[np.bool_]
     fov: NDArray[np.float64]
-    area: NDArray[np.float64]
 
 
 def neighbour_matrix(faces: NDArray[np.int64], n: int) -> sp.csr_matrix:
@@ -71,11 +69,14 @@ def neighbour_matrix(faces: NDArray[np.int64], n: int) -> sp.csr_matrix:
 
 def open_vertices(faces: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
     """(n,) vertices on an edge that has one face only."""
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
-    key = edges[:, 0] * n + edges[:, 1]
-    _, first, count = np.unique(key, return_index=True, return_counts=True)
+    i, j = (np.concatenate([faces[:, k] for k in order]) for order in ((0, 1, 2), (1, 2, 0)))
+    key = np.sort(np.minimum(i, j) * n + np.maximum(i, j))
+    new = np.ones(len(key) + 1, dtype=bool)
+    np.not_equal(key[1:], key[:-1], out=new[1:-1])
+    single = key[new[1:] & new[:-1]]
     out = np.zeros(n, dtype=bool)
-    out[edges[first[count == 1]].ravel()] = True
+    out[single // max(n, 1)] = True
+    out[single % max(n, 1)] = True
     return out
 
 
@@ -138,12 +139,13 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int) -> Target:
         rough = np.maximum(rough, around @ rough)
     for _ in range(NORMAL_PASSES):
         normals = 0.5 * (normals + around @ normals)
-    solid = (rough == 0) & inside(mesh.vertices, fov, EDGE_MM)
+    within = inside(mesh.vertices, fov, EDGE_MM)
+    solid = (rough == 0) & within
     main = solid & ~crumbs(mesh, around)
     shape = (len(labels), count)
     p, m = np.zeros((*shape, 3)), np.zeros((*shape, 3))
     s, t = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    center, area = np.zeros((len(labels), 3)), np.zeros(len(labels))
+    center = np.zeros((len(labels), 3))
     present, whole = np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
     owner = mesh.bone[mesh.faces[:, 0]] if len(mesh.faces) else np.zeros(0, np.uint8)
     for b, label in enumerate(labels):
@@ -158,10 +160,9 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int) -> Target:
         t[b] = main[corner].all(1)
         present[b] = t[b].any()
         center[b] = p[b].mean(0)
-        whole[b] = bool(inside(mesh.vertices[np.unique(faces)], fov, EDGE_MM).all())
-        area[b] = np.linalg.norm(face_normals(mesh.vertices, faces), axis=1).sum() / 2
+        whole[b] = within[faces].all()
     m /= np.maximum(np.linalg.norm(m, axis=-1, keepdims=True), 1e-9)
-    return Target(p, m, s, t, present, center, whole, fov, area)
+    return Target(p, m, s, t, present, center, whole, fov)
 
 
 def move(target: Target, scale: float, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Target:
