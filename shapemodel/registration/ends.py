@@ -9,7 +9,9 @@ on the shaft starts at the same fraction of its length on everybody, the convent
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +89,8 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
         shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], STATIONS)
-        own, _ = centreline(shaft, template.vertices).lengthwise(v)
-        low, high = np.quantile(own, [TIP_QUANTILE, 1 - TIP_QUANTILE])
+        own, _ = centreline(shaft, v).lengthwise(v)
+        low, high = tails(own)
         out.append(replace(shaft, fraction=(own[stations].mean(1) - low) / (high - low)))
     return tuple(out)
 
@@ -104,15 +106,16 @@ class Centreline:
     def lengthwise(self, x: Points) -> tuple[NDArray[np.float64], Points]:
         """(n,) mm along the line of points (n, 3), (n, 3) its unit tangent there; ends go straight on."""
         c, t = self.points, self.tangents
-        d2 = (x**2).sum(1)[:, None] + (c**2).sum(1)[None] - 2 * x @ c.T
-        j = d2.argmin(1)
-        return np.asarray(self.arc[j] + ((x - c[j]) * t[j]).sum(1)), t[j]
+        # the nearest centroid, without the part of the squared distance that is the same for all of them
+        j = (np.column_stack([x, np.ones(len(x))]) @ np.vstack([2 * c.T, -(c**2).sum(1)])).argmax(1)
+        px, py, pz = ((x[:, k] - c[:, k].take(j)) * t[:, k].take(j) for k in range(3))
+        return self.arc.take(j) + (px + py + pz), t[j]
 
 
-def centreline(shaft: Shaft, y: Points) -> Centreline:
-    """That of a shaft where its template's vertices are at ``y`` (V, 3)."""
+def centreline(shaft: Shaft, own: Points) -> Centreline:
+    """That of a shaft whose vertices are now at ``own`` (n, 3)."""
     count = np.maximum(np.bincount(shaft.bin), 1).astype(float)
-    c = np.stack([np.bincount(shaft.bin, y[shaft.ids, k]) for k in range(3)], 1) / count[:, None]
+    c = np.stack([np.bincount(shaft.bin, own[:, k]) for k in range(3)], 1) / count[:, None]
     t = np.gradient(c, axis=0)
     t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
     return Centreline(c, t, np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(c, axis=0), axis=1))]))
@@ -134,44 +137,70 @@ class Anchors:
     lost: NDArray[np.bool_]
 
 
+def tails(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2,) quantiles that are the ends, as of ``np.quantile``, which takes longer to find out what is asked of it."""
+    at = (len(values) - 1) * np.array([TIP_QUANTILE, 1 - TIP_QUANTILE])
+    below = at.astype(np.int64)
+    part = np.partition(values, np.concatenate([below, below + 1]))
+    low, high, t = part[below], part[below + 1], at - below
+    return np.where(t < 0.5, low + (high - low) * t, high - (high - low) * (1 - t))
+
+
+@dataclass(frozen=True)
+class RibSurface:
+    """The target's samples on a rib: (n, 3) of real surface, and (m, 3) untrusted ones, as about cuts and holes."""
+
+    real: Points
+    rim: Points
+
+
+def rib_surfaces(parts: Sequence[Shaft], samples: NDArray, solid: NDArray) -> tuple[RibSurface, ...]:
+    """Those of the ribs, from ``samples`` (B, S, 3) of the target's bones and whether they are ``solid`` (B, S)."""
+    return tuple(RibSurface(samples[k][solid[k]], samples[k][~solid[k]]) for k in (s.index for s in parts))
+
+
 @dataclass(frozen=True)
 class Reach:
     """One rib against its target, all along the template's centreline.
 
     ``pull`` (2,) mm outwards at head and front; ``outward`` (2, 3) directions; ``tips``, ``goal`` (2, 3) where template
-    and target end; ``length`` mm of the target; (n,) ``even`` mm that the stations have to go to their fraction of
-    that length, ``way`` (n, 3) directions.
+    and target end; ``rim`` (2,) mm from where the target ends to its nearest untrusted sample; ``length`` mm of the
+    target; (n,) ``even`` mm that the stations have to go to their fraction of that length, ``way`` (n, 3) directions.
     """
 
     pull: NDArray[np.float64]
     outward: Points
     tips: Points
     goal: Points
+    rim: NDArray[np.float64]
     length: float
     even: NDArray[np.float64]
     way: Points
 
 
-def reach(shaft: Shaft, y: Points, samples: Points) -> Reach:
-    """Where the target of a rib, ``samples`` (n, 3), ends and how far the deformed template ``y`` is from that."""
-    line = centreline(shaft, y)
-    own, theirs = line.lengthwise(y[shaft.ids])[0], line.lengthwise(samples)[0]
-    quantiles = [TIP_QUANTILE, 1 - TIP_QUANTILE]
-    (own_low, own_high), (low, high) = np.quantile(own, quantiles), np.quantile(theirs, quantiles)
-    goal = np.stack([samples[theirs <= low + TIP_MM].mean(0), samples[theirs >= high - TIP_MM].mean(0)])
+def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
+    """Where the target of a rib ends and how far the deformed template ``y`` (V, 3) is from that."""
+    own = y[shaft.ids]
+    line = centreline(shaft, own)
+    theirs = line.lengthwise(target.real)[0]
+    (own_low, own_high), (low, high) = tails(line.lengthwise(own)[0]), tails(theirs)
+    last = theirs <= low + TIP_MM, theirs >= high - TIP_MM
+    goal = np.stack([target.real[np.flatnonzero(k)].mean(0) for k in last])
+    # a cut or a hole leaves a rim of untrusted samples about its place
+    rim = np.linalg.norm(target.rim[None] - goal[:, None], axis=2).min(axis=1, initial=np.inf)
     now, way = line.lengthwise(y[shaft.stations].mean(1))
     even = low + shaft.fraction * (high - low) - now
     pull = np.array([own_low - low, high - own_high])
     outward = np.stack([-line.tangents[0], line.tangents[-1]])
-    return Reach(pull, outward, line.points[[0, -1]], goal, float(high - low), even, way)
+    return Reach(pull, outward, line.points[[0, -1]], goal, rim, float(high - low), even, way)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
     """(n,) which usable pulls of one side and kind of end, in order of level, agree with up to two on each side."""
-    good = usable.copy()
-    for i in np.flatnonzero(usable):
-        around = [j for j in range(max(int(i) - 2, 0), min(int(i) + 3, len(pull))) if j != i and usable[j]]
-        good[i] = len(around) > 0 and abs(pull[i] - np.median(pull[around])) < limit
+    good, known = usable.copy(), {int(i): float(pull[i]) for i in np.flatnonzero(usable)}
+    for i, own in known.items():
+        around = [known[j] for j in range(i - 2, i + 3) if j != i and j in known]
+        good[i] = len(around) > 0 and abs(own - median(around)) < limit
     return good
 
 
@@ -191,30 +220,28 @@ def beyond(
 
 
 def anchors(
-    parts: tuple[Shaft, ...], labels: NDArray[np.int64], y: Points, samples: NDArray, solid: NDArray, seen
+    parts: tuple[Shaft, ...],
+    labels: NDArray[np.int64],
+    y: Points,
+    targets: Sequence[RibSurface],
+    seen: Callable[[Points], NDArray[np.bool_]],
 ) -> Anchors:
     """Where the tips of the deformed template should go along themselves.
 
-    ``samples`` (B, S, 3), ``solid`` (B, S) are the target's; ``seen(points) -> bool`` tells what is well inside
-    the scan.
+    ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
     """
-    near, pulls = np.ones((len(parts), 2), bool), np.zeros((len(parts), 2))
-    usable = np.zeros((len(parts), 2), bool)
-    found: list[Reach | None] = []
-    for i, shaft in enumerate(parts):
-        real, x = solid[shaft.index], samples[shaft.index]
-        r = reach(shaft, y, x[real]) if real.sum() >= LEAST_SAMPLES else None
-        found.append(r)
-        if r is None:
-            continue
-        pulls[i] = r.pull
-        for e in range(2):
-            # a cut or a hole leaves a rim of untrusted samples about its place
-            rim = np.linalg.norm(x[~real] - r.goal[e], axis=1).min() if (~real).any() else np.inf
-            usable[i, e] = shaft.whole[e] and bool(seen(r.tips[e : e + 1])[0]) and bool(seen(r.goal[e : e + 1])[0])
-            usable[i, e] &= rim > RIM_MM[e]
-            near[i, e] = rim <= RIM_MM[e]
-    length = np.array([np.nan if r is None else r.length for r in found])
+    found = [
+        reach(shaft, y, own) if len(own.real) >= LEAST_SAMPLES else None
+        for shaft, own in zip(parts, targets, strict=True)
+    ]
+    pulls, rim = np.zeros((len(parts), 2)), np.zeros((len(parts), 2))
+    places = np.zeros((2, len(parts), 2, 3))
+    length = np.full(len(parts), np.nan)
+    for i, r in enumerate(found):
+        if r is not None:
+            pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), r.length
+    near = rim <= RIM_MM
+    usable = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
     sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
     for e, end in enumerate(("head", "front")):
         for side in (False, True):

@@ -15,7 +15,7 @@ from shapemodel.correspondence import BoneFit, Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
 from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, evidence, judge
-from shapemodel.registration.ends import CUT_MM, Anchors, anchors
+from shapemodel.registration.ends import CUT_MM, Anchors, RibSurface, anchors, rib_surfaces
 from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.numbers import check_numbers
@@ -41,6 +41,7 @@ class Scene:
     start: Similarity
     forest: list
     members: list[NDArray[np.int64]]
+    ribs: tuple[RibSurface, ...]
 
     def seen(self, points: Points, margin: float = EDGE_MM) -> NDArray[np.bool_]:
         """(...,) points of the template's frame that lie at least ``margin`` mm inside the scan."""
@@ -51,13 +52,14 @@ class Scene:
 def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     """``target`` is already in the template's frame, except for the faces of its scan."""
     members = [np.flatnonzero(prepared.index == b) for b in range(len(prepared.labels))]
-    return Scene(prepared, target, start, trees(target), members)
+    ribs = rib_surfaces(prepared.shafts, target.points, target.main)
+    return Scene(prepared, target, start, trees(target), members, ribs)
 
 
 def rib_ends(s: Scene, y: Points) -> Anchors:
     """Anchors of the ribs at the present fit."""
     p = s.prepared
-    return anchors(p.shafts, p.labels, y, s.target.points, s.target.main, lambda x: s.seen(x, CUT_MM))
+    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM))
 
 
 def along_shaft(s: Scene, y: Points, a: Anchors, weight: float) -> Pairs:
