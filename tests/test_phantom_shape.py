@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from shapemodel.anatomy import MODEL_LABELS, RIBS, STERNUM, VERTEBRAE, bone
 from shapemodel.intersections import find_intersections
 from shapemodel.mesh import volume
 from shapemodel.phantom import Subject, cartilage, distractors, draw_population, mean_subject, surface, tissue
+from shapemodel.phantom.ribs import _section, chart
 from shapemodel.phantom.shape import anatomy, parts
 from shapemodel.phantom.tables import STERNUM_MM, nako_length_mm
 from shapemodel.phantom.truth import MaterialPoints, closest, locate, material
@@ -89,6 +91,28 @@ def test_tubercles_lie_before_the_transverse_processes():
         assert gap < 11.0, f"tubercle of rib {level} is {gap:.1f} mm from T{level}"
         tip = v[np.argmax(v[:, 0])]
         assert tip[1] > at[1], f"transverse process of T{level} is not behind the rib"
+
+
+def test_the_angle_of_a_rib_is_marked_on_its_outer_side_where_the_landmark_says():
+    """A landmark without a mark could not be found by any method, and truth would be a matter of taste."""
+    for subject in (mean_subject(), person()):
+        a = anatomy(subject)
+        for level in range(3, 10):
+            curve, stations = a.curves[0, level], chart(level).stations
+            out, _ = _section(level, a.sections, 0, stations)
+            flat = replace(a.sections, ridge=0.0 * a.sections.ridge)
+            height = (out - _section(level, flat, 0, stations)[0]).max(axis=1)
+            assert 1.0 < height.max() < 2.2  # mm; a line that is felt, less than half a rib's thickness
+            mark = curve.landmark_arc(stations[height.argmax() : height.argmax() + 1])[0]
+            assert abs(mark - curve.angle) < 4.0  # two stations
+
+
+def test_the_angle_keeps_its_place_on_a_rib_whatever_the_stature():
+    short = replace(mean_subject(), height_cm=155.0)
+    tall = replace(mean_subject(), height_cm=190.0)
+    for level in (4, 7, 9):
+        one, two = (anatomy(s).curves[0, level] for s in (short, tall))
+        assert one.angle / one.length == pytest.approx(two.angle / two.length, rel=1e-6)
 
 
 def test_second_rib_is_level_with_the_sternal_angle():

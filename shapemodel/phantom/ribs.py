@@ -20,6 +20,8 @@ SPOKES = 20
 """Vertices around a section."""
 STATION_MM = 1.8
 """Spacing of stations along the mean rib."""
+RIDGE_WIDTH, RIDGE_SLANT = 0.08, 0.10
+"""Half width of the line at the angle, and its slant per radian around the section, in landmark units of 80 mm."""
 SQUARENESS = 2.4
 """Exponent of the superellipse of the shaft's section (2 is an ellipse)."""
 HEAD_CAP = ((0.92, 0.62), (0.72, 0.30), (0.40, 0.09))
@@ -58,6 +60,7 @@ class RibSections:
     head: Array
     front: Array
     ripple: Array
+    ridge: Array
 
 
 def tubercle_angle(level: int) -> float:
@@ -108,6 +111,7 @@ def rib_sections(subject: Subject) -> RibSections:
         head=1 + noise(0.06),
         front=1 + noise(0.08),
         ripple=np.stack([noise(sd) for sd in RIPPLE_SD * RIPPLES], axis=-1),
+        ridge=tables.RIDGE_MM * by_sex(subject, 0.88, 1.0) * (1 + noise(0.15)),
     )
 
 
@@ -145,7 +149,10 @@ def _section(level: int, sections: RibSections, side: int, landmark: Array) -> t
     direction = np.arctan2(up, out)
     lobe = np.exp(-0.5 * ((np.angle(np.exp(1j * (direction + tubercle_angle(level))))) / 0.75) ** 2)
     radius = np.hypot(out, up)
-    grow = 1 + bump[:, None] * lobe / radius
+    # the line of the angle runs downwards and forwards across the outer side
+    oblique = landmark[:, None] - 2.0 + RIDGE_SLANT * direction
+    ridge = sections.ridge[side, level - 1] * np.exp(-0.5 * ((oblique / RIDGE_WIDTH) ** 2 + (direction / 0.8) ** 2))
+    grow = 1 + (bump[:, None] * lobe + ridge) / radius
     return out * grow, up * grow
 
 

@@ -116,6 +116,9 @@ MOST_ANGLE = 0.55
 """The angle lies no further along a rib than this share of its length."""
 TUBERCLE_MM = np.array([4.2, 3.4, 3.0, 3.0, 3.0, 3.0, 3.0, 2.8, 2.6, 2.2, 0.6, 0.0])
 """Height of the tubercle over the shaft; ribs 11 and 12 have none to speak of."""
+RIDGE_MM = np.array([0.0, 1.2, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.2, 0.6, 0.0])
+"""Height of the line across the outer side of the shaft that marks the angle, where iliocostalis inserts. The angle of
+rib 1 coincides with its tubercle, and rib 12 has none (Gray)."""
 
 
 @cache
