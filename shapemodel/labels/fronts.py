@@ -37,7 +37,7 @@ WINDOW_MM = (45.0, 60.0)
 """Joints are looked for so far inwards and outwards of the expected place."""
 SURE_SD = 3.0
 """So many SD outwards of the expected place it is rib whatever it looks like."""
-INDEPENDENT, FIRST_INDEPENDENT = 0.25, 0.08
+INDEPENDENT, FIRST_INDEPENDENT = 0.3, 0.08
 """Share of the bins that count as independent: what is seen changes over 8 mm rather than over a bin. The first
 cartilage is as wide as its rib and calcifies early and wholly, so that its looks say less."""
 NARROW = 0.7
@@ -55,7 +55,7 @@ SPARSE, SPARSE_SHARE = 0.35, 0.6
 """Section of cartilage: for this share of it falls off so fast from nothing, otherwise anything goes."""
 DENSE_SD, DENSER, DENSER_SD = 0.2, 0.35, 0.45
 """Logarithm of the HU of a rib's front against its shaft (spread), of calcified cartilage (mean, spread)."""
-ODD = 0.07
+ODD = 0.03
 """Share of bins that look like neither."""
 
 
