@@ -20,10 +20,11 @@ from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, disc_height
 from shapemodel.mask import Mask, Spacing
 
-HEAD_SIDE_MM = 20.0
+HEAD_SIDE_MM = 18.0
 """Sideways place of a head's outer end; the head itself is left to the flood, whose joint with the body it is."""
-NECK_SIDE_MM = (21.5, 36.0)
-"""Where a neck is free of the body and not yet at the tubercle, mm sideways."""
+NECK_SIDE_MM = (19.5, 36.0)
+"""Where a neck is looked for, mm sideways: from outside the end of its head, which lies 10-18 mm beside the middle of
+the canal, to the tubercle."""
 HEAD_DEPTH_MM = (11.0, 5.0, 2.0)
 """mm of the heads of ribs 1-3 in front of the middle of the canal; lower ones lie level with it."""
 HEAD_ABOVE_MM = {1: -5.0, 11: -8.0, 12: -13.0}
