@@ -28,6 +28,7 @@ def scan(args: argparse.Namespace) -> None:
     subjects: Any = args.subjects
     if subjects and subjects != "folder":
         subjects = read_pairs(Path(subjects))
+    Path(args.manifest).parent.mkdir(parents=True, exist_ok=True)
     with shown(quiet=args.quiet) as progress:
         progress.begin("scan", 1)
         found = verbs.scan(args.root, subjects=subjects, salt=args.salt, note=lambda s, _: progress.note(s, "scan"))

@@ -123,6 +123,14 @@ def test_export_writes_and_quiet_is_quiet(tmp_path: Path, capsys: pytest.Capture
     assert len(read_vtp(shape).vertices) == 4
 
 
+def test_scan_makes_the_manifests_folder(tmp_path: Path) -> None:
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "note.dcm").write_text("no image")
+    manifest = tmp_path / "new" / "folder" / "data_manifest.csv"
+    assert cli.main(["scan", str(tmp_path / "ct"), "--manifest", str(manifest), "--quiet"]) == 0
+    assert manifest.is_file()
+
+
 def test_edit_writes_overrides_beside_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from small import write_rows
 
