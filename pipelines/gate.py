@@ -28,7 +28,7 @@ def trial_shapes(fitted: Any, settings: ReportSettings) -> Iterator[tuple[str, M
             scores[k] = sign * settings.sigma
             yield f"{fitted.group} mode {k + 1} {name} {settings.sigma:g} SD", fitted.mesh(fitted.instance(scores))
     for i, vertices in enumerate(fitted.sample(settings.checked_samples, seed=SAMPLE_SEED), 1):
-        yield f"{fitted.group} sample {i}", fitted.mesh(vertices)
+        yield f"{fitted.group} sample {i:02d}", fitted.mesh(vertices)
 
 
 def row(verdict: Verdict, faces: int, found: Ready | None = None) -> dict[str, Any]:

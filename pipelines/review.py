@@ -201,7 +201,7 @@ def mean_entry(workspace: Workspace, group: str, numbers: Mapping[str, Any], set
         for e in MEAN_FORMATS
         if (workspace.results / f"mean_{group}_symmetric{e}").is_file()
     )
-    note = f"{numbers['n']} studies; {numbers['seen_by_all_percent']} % of the surface is seen in all of them"
+    note = f"{numbers['n']} studies; {numbers['seen_by_all_percent']:.0f} % of the surface is seen in all of them"
     return ShapeEntry(f"{group} mean", note, _pictures(workspace, f"mean_{group}", MEAN_VIEWS), files=files)
 
 
@@ -269,7 +269,7 @@ def measure_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
         cells: list[Any] = [name.replace("_", " ")]
         for group in ("female", "male"):
             mean, sd, n = measured[group].get(name, (None, None, 0))
-            cells += [mean, sd, n]
+            cells += [mean, sd, int(n)]
         women, men, source = PUBLISHED.get(name, (None, None, ""))
         rows.append([*cells, women, men, source])
     heads = ("measure", "F mean", "F SD", "F n", "M mean", "M SD", "M n", "published F", "published M", "source")

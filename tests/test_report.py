@@ -18,7 +18,8 @@ def data() -> ReportData:
     bones = {**dict.fromkeys(range(1, 38), "complete"), 12: "absent", 24: "cut"}
     good = StudyEntry("S01", "F", 50.0, bones=bones, numbers={"residual_mm": 0.5}, pictures={"front": PICTURE})
     odd = StudyEntry("S<02>", "M", flags=(("surface_handle", 7, "a hole"),), numbers={"residual_mm": 0.9})
-    third = StudyEntry("S03", "M", numbers={"residual_mm": 0.7})
+    unsure = (("bone_unsure", 3, "expected error 3.2 mm"), ("bone_unsure", 4, "expected error 5.1 mm"))
+    third = StudyEntry("S03", "M", flags=unsure, numbers={"residual_mm": 0.7})
     out = StudyEntry("S04", None, code="missing_slice", message="gap of 4 mm after slice 12", stage="labels")
     return ReportData(
         title="Demo",
@@ -51,6 +52,13 @@ def test_inclusion_flow_counts(page: str) -> None:
     assert "1 × <code>missing_slice</code>" in page
     assert "<b>3</b>used: 1 F, 2 M" in page
     assert "gap of 4 mm after slice 12" in page
+
+
+def test_a_flag_of_many_bones_takes_one_line(page: str) -> None:
+    assert page.count("<code>bone_unsure</code>") == 1
+    assert "<code>bone_unsure</code>: 2 × " in page
+    assert "rib_left_04: expected error 5.1 mm" in page
+    assert "<code>surface_handle</code> rib_left_07: a hole" in page
 
 
 def test_ribs_show_their_status(page: str) -> None:

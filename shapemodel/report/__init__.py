@@ -123,7 +123,7 @@ def render(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(inline=_inline, number=_number, bone_name=lambda k: bone(int(k)).name)
+    environment.filters.update(inline=_inline, number=_number, bone_name=lambda k: bone(int(k)).name, by_code=_by_code)
     return environment.get_template("page.html").render(
         data=data,
         flow=_flow(data.studies),
@@ -153,6 +153,14 @@ def _number(value: Any) -> str:
             return "–"
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
     return str(value)
+
+
+def _by_code(flags: Sequence[tuple[str, int, str]]) -> dict[str, list[tuple[int, str]]]:
+    """Flags of a study by their code, so that one that many bones carry takes one line."""
+    grouped: dict[str, list[tuple[int, str]]] = {}
+    for code, label, note in flags:
+        grouped.setdefault(code, []).append((label, note))
+    return grouped
 
 
 def _flow(studies: Sequence[StudyEntry]) -> dict[str, Any]:
