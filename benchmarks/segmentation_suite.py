@@ -102,7 +102,8 @@ def run_suite(
 ) -> None:
     """Label all phantom scans of the suite, one row each into the CSV; scans that it already holds are not redone.
 
-    With a ``folder`` the scans are kept there (135 MB each) and taken from there the next time. The first person of every case comes first, so that a part of the suite already covers all knobs.
+    With a ``folder`` the scans are kept there (135 MB each) and taken from there the next time. The first person of
+    every case comes first, so that a part of the suite already covers all knobs.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     cases = [(i % people, case) for i, case in enumerate(suite(people))]

@@ -21,7 +21,7 @@ from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
 from shapemodel.labels.records import REMARKS, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
-from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
+from shapemodel.labels.solid import bounding_box, drop_crumbs, fill_cups, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import CORE_MM, Plate, clavicle_ends, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, hold_levels, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
@@ -201,6 +201,7 @@ def _fine(
     raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask & ~clavicles] = STERNUM
     clock("gather")
     out = solid_ribs(drop_outliers(raw, work, RIBS), list(RIBS), spacing)
+    fill_cups(out, list(RIBS), work.canal.at_z(np.arange(hu.shape[0]) * spacing[0]), spacing)
     clock("solid ribs")
     _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
     canal = np.zeros(hu.shape, bool)
