@@ -96,7 +96,7 @@ def study_measures(
     ``level_share`` of the ribs' votes for the level; ``canal_rays`` median share of rays from the canal that meet
     bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
     ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``cartilage_ml`` most that was
-    cut off one rib.
+    cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
     """
     used = [q for k, q in enumerate(numbering.discs.score) if numbering.levels.get(k, 40) < 40]
     return {
