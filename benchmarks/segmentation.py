@@ -1,7 +1,7 @@
 """Labelled bones of real CTs against reference label maps, and what they cost.
 
     python benchmarks/segmentation.py [FOLDER] [--study P001 ...] [--baseline]
-    python benchmarks/segmentation.py --suite SUITE.csv [--people 3]
+    python benchmarks/segmentation.py --suite SUITE.csv [--people 3] [--scans FOLDER]
 
 FOLDER holds ``ct/STUDY/`` (DICOM) and ``labels/STUDY.nii.gz`` (default: $SHAPEMODEL_REAL_CT, else ../shared).
 For every study, in a process of its own: seconds of CPU from the DICOM folder to filled labels, peak memory,
@@ -143,10 +143,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all results here")
     parser.add_argument("--suite", type=Path, metavar="CSV", help="label the phantom suite, a row a scan in this file")
     parser.add_argument("--people", type=int, default=3, help="people for each case of the suite")
+    parser.add_argument("--scans", type=Path, help="keep the suite's scans in this folder, for the next time")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.suite:
-        run_suite(args.suite, args.people, scores)
+        run_suite(args.suite, args.people, scores, args.scans)
         print(summary(read_rows(args.suite)))  # noqa: T201
         return
     if args.one:

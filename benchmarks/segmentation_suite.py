@@ -43,20 +43,35 @@ def exempt(truth: np.ndarray, spacing_zyx: tuple[float, ...]) -> set[int]:
     return out
 
 
-def phantom_row(case: Case, person: int, scores: Callable[[np.ndarray, np.ndarray, float], dict]) -> dict[str, object]:
-    """Label one phantom scan and score it against its truth."""
+def stored_scan(case: Case, person: int, folder: Path | None) -> tuple[sitk.Image, sitk.Image]:
+    """CT and truth of a phantom scan, from ``folder`` where they were kept before; kept there where one is given."""
+    paths = [folder / f"{case.name}_{person}_{kind}.nii" for kind in ("truth", "ct")] if folder else []
+    if paths and all(p.exists() for p in paths):
+        return sitk.ReadImage(str(paths[1])), sitk.ReadImage(str(paths[0]))
     scan = case.render()
-    truth = sitk.GetArrayFromImage(scan.labels)
+    for path, image in zip(paths, (scan.labels, scan.image), strict=False):
+        part = path.with_suffix(".part.nii")
+        sitk.WriteImage(image, str(part))
+        part.replace(path)
+    return scan.image, scan.labels
+
+
+def phantom_row(
+    case: Case, person: int, scores: Callable[[np.ndarray, np.ndarray, float], dict], folder: Path | None = None
+) -> dict[str, object]:
+    """Label one phantom scan and score it against its truth."""
+    ct, labels = stored_scan(case, person, folder)
+    truth = sitk.GetArrayFromImage(labels)
     row: dict[str, object] = dict.fromkeys(COLUMNS, "")
     row |= {"case": case.name, "person": person, "level": case.level}
     start = time.process_time()
     try:
-        found = label_bones(scan.image)
+        found = label_bones(ct)
     except StudyError as e:
         return row | {"refused": e.code, "seconds": round(time.process_time() - start, 1)}
     ours = sitk.GetArrayFromImage(found.image)
-    s = scores(ours, truth, float(np.prod(scan.image.GetSpacing())) / 1000)
-    spared = {bone(k).name for k in exempt(truth, scan.image.GetSpacing()[::-1])}
+    s = scores(ours, truth, float(np.prod(ct.GetSpacing())) / 1000)
+    spared = {bone(k).name for k in exempt(truth, ct.GetSpacing()[::-1])}
     judged = {n: d for n, d in s["dice"].items() if n not in spared}
     table = np.bincount(truth.ravel().astype(np.int64) * 64 + ours.ravel(), minlength=4096).reshape(64, 64)
     named = {bone(k).name: k for k in MODEL_LABELS}
@@ -82,10 +97,13 @@ def phantom_row(case: Case, person: int, scores: Callable[[np.ndarray, np.ndarra
     }
 
 
-def run_suite(path: Path, people: int, scores: Callable[[np.ndarray, np.ndarray, float], dict]) -> None:
+def run_suite(
+    path: Path, people: int, scores: Callable[[np.ndarray, np.ndarray, float], dict], folder: Path | None = None
+) -> None:
     """Label all phantom scans of the suite, one row each into the CSV; scans that it already holds are not redone.
 
-    The first person of every case comes first, so that a part of the suite already covers all knobs.
+    With a ``folder`` the scans are kept there (135 MB each) and taken from there the next time. The first person of
+    every case comes first, so that a part of the suite already covers all knobs.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     cases = [(i % people, case) for i, case in enumerate(suite(people))]
@@ -96,7 +114,7 @@ def run_suite(path: Path, people: int, scores: Callable[[np.ndarray, np.ndarray,
             writer.writeheader()
         for person, case in sorted(cases, key=lambda q: q[0]):
             if (case.name, str(person)) not in known:
-                writer.writerow(phantom_row(case, person, scores))
+                writer.writerow(phantom_row(case, person, scores, folder))
                 f.flush()
 
 

@@ -22,6 +22,7 @@ FINE = {
     "metal_ml": 0.0,
     "sternum_mm": 55.0,
     "cartilage_ml": 0.0,
+    "lumbar_hold": 0.95,
 }
 
 
@@ -46,6 +47,7 @@ def test_an_ordinary_study_is_not_flagged():
         ("contrast_ml", 400.0, "contrast"),
         ("metal_ml", 1.0, "metal"),
         ("sternum_mm", 80.0, "sternum_odd"),
+        ("lumbar_hold", 0.45, "variant_pairs"),
     ],
 )
 def test_each_measure_has_its_flag(name, value, code):

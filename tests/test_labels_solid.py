@@ -10,7 +10,8 @@ from skimage.measure import euler_number
 from shapemodel.anatomy import OTHER_BONE, rib, vertebra
 from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
-from shapemodel.labels.solid import solid_plate
+from shapemodel.labels.pipeline import _with_rim
+from shapemodel.labels.solid import fill_cups, solid_plate
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
 
@@ -21,6 +22,31 @@ RIB, T5 = rib("left", 5), vertebra(5)
 def euler(mask: np.ndarray) -> int:
     """Pieces and cavities less handles."""
     return int(euler_number(np.pad(mask, 1), 3))
+
+
+def test_the_cup_at_the_front_of_a_rib_is_filled_and_the_shaft_left_alone():
+    """A tube of 10 x 10 mm outside and one voxel of wall, 60 mm long across the front, canal 60 mm behind it."""
+    labels = np.zeros((20, 60, 120), np.uint8)
+    labels[5:11, 10:24, 20:100] = RIB
+    hollow = (slice(6, 10), slice(11, 23), slice(20, 99))
+    labels[hollow] = 0  # open at its inner end, x = 20
+    before = labels.copy()
+    fill_cups(labels, [RIB], np.tile([80.0, 0.0], (20, 1)), SPACING)
+    filled = labels[hollow] == RIB
+    assert filled[:, :, 2:22].mean() > 0.95  # 1.5-16 mm from the opening
+    assert not filled[:, :, 40:].any()  # 30 mm: marrow is left to the fillings of the whole bone
+    assert np.array_equal(labels[before > 0], before[before > 0])
+
+
+def test_a_rim_that_fills_little_of_a_coarse_voxel_goes_with_its_bone():
+    """Two coarse voxels beside a rib: the next one may be its edge, the one after it is not."""
+    labels = np.zeros((3, 3, 7), np.uint8)
+    labels[1, 1, 2] = RIB
+    labels[1, 1, 4] = OTHER_BONE
+    thick = _with_rim(labels)
+    assert thick[1, 1, 1] == RIB
+    assert thick[1, 1, 0] == 0
+    assert thick[1, 1, 3] == OTHER_BONE  # what touches both is left to the shoulder
 
 
 def plate_with_hole(width: int) -> np.ndarray:

@@ -15,12 +15,13 @@ from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import drop_outliers, split_girdle
 from shapemodel.labels.handles import close_handles
+from shapemodel.labels.lumbar import process_hold
 from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
 from shapemodel.labels.records import REMARKS, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
-from shapemodel.labels.solid import bounding_box, drop_crumbs, solid_plate, solid_ribs, solid_vertebra
+from shapemodel.labels.solid import bounding_box, drop_crumbs, fill_cups, solid_plate, solid_ribs, solid_vertebra
 from shapemodel.labels.sternum import CORE_MM, Plate, clavicle_ends, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, hold_levels, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
@@ -84,12 +85,12 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     clock("numbering")
     smooth = smooth_slices(hu, spacing, SMOOTH_MM)
     clock("smooth")
-    labels = _fine(smooth, spacing, work, numbering, girdle, cartilage, plate, clock)
+    labels, hold = _fine(smooth, spacing, work, numbering, girdle, cartilage, plate, clock)
     labels = apply_overrides(labels, ct, overrides)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
     bones = bone_status(labels, spacing, numbering)
-    measures = study_measures(work, coarse, plate, numbering, trimmed, vessels)
+    measures = study_measures(work, coarse, plate, numbering, trimmed, vessels) | {"lumbar_hold": hold}
     flags = study_flags(measures, numbering, bones, trimmed)
     clock("quality")
     return Labelled(
@@ -182,13 +183,14 @@ def _components(work: Work, plate: Plate, vessels: Mask) -> tuple[Mask, NDArray[
 
 def _fine(
     hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage: Mask, plate: Plate, clock: Clock
-) -> NDArray[np.uint8]:
-    """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid."""
+) -> tuple[NDArray[np.uint8], float]:
+    """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid; and how
+    firmly the processes of L1 are held."""
     frame = spine_frame(hu.shape, spacing, work.canal, axial_turn(work.canal, numbering.owners), SPINE_MM)
     low = work.limits.low
     small = np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs)
     small[cartilage] = COSTAL_CARTILAGE
-    ribs = upsample(_with_rim(small, work), work.factor, hu.shape)
+    ribs = upsample(_with_rim(small), work.factor, hu.shape)
     raw = np.zeros(hu.shape, np.uint8)
     raw[frame.box] = _flooded(hu[frame.box], spacing, work, numbering, frame, ribs[frame.box])
     clock("flood")
@@ -199,6 +201,7 @@ def _fine(
     raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask & ~clavicles] = STERNUM
     clock("gather")
     out = solid_ribs(drop_outliers(raw, work, RIBS), list(RIBS), spacing)
+    fill_cups(out, list(RIBS), work.canal.at_z(np.arange(hu.shape[0]) * spacing[0]), spacing)
     clock("solid ribs")
     _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
     canal = np.zeros(hu.shape, bool)
@@ -212,7 +215,9 @@ def _fine(
     front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
     front = upsample(front, work.factor, hu.shape) & ~clavicles
     out[rest] = np.where(front[rest], COSTAL_CARTILAGE, OTHER_BONE)
-    return out
+    hold = process_hold(hu[frame.box], out[frame.box], spacing, frame, numbering.discs, numbering.levels, low)
+    clock("lumbar")
+    return out, hold
 
 
 def _flooded(
@@ -235,11 +240,10 @@ def _flooded(
     return hold_levels(flood(step_cost(hu, low), bone, markers, spacing), frame, discs, levels)
 
 
-def _with_rim(labels: NDArray[np.uint8], work: Work) -> NDArray[np.uint8]:
-    """Labels of the working grid with one more layer of voxels that reach the outline threshold or nearly do."""
-    thick = ndi.grey_dilation(labels, (3, 3, 3))
-    rim = (labels == 0) & (work.hu > 0.5 * (work.limits.low + work.limits.tissue))
-    return np.where(rim, thick, labels)
+def _with_rim(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Labels of the working grid with one more layer: what of it is bone the fine outline says, since a block of which
+    a bone's edge fills a quarter is as dark as fat."""
+    return np.where(labels == 0, ndi.grey_dilation(labels, (3, 3, 3)), labels)
 
 
 def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], region: Mask, spacing: Spacing) -> None:

@@ -27,6 +27,8 @@ CONTRAST_ML = 25.0
 RATIO = (0.7, 1.43)
 """Volume of a rib to its mirror; beyond, one of them lacks or has too much."""
 DISC_OK = 0.4
+HOLD_OK = 0.7
+"""Processes of L1 are one with it up to 0.92-0.97 of their cortex' HU, ribs with their vertebrae up to 0.3-0.55."""
 ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
 LUNG_RATIO = 0.5
@@ -94,7 +96,7 @@ def study_measures(
     ``level_share`` of the ribs' votes for the level; ``canal_rays`` median share of rays from the canal that meet
     bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
     ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``cartilage_ml`` most that was
-    cut off one rib.
+    cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
     """
     used = [q for k, q in enumerate(numbering.discs.score) if numbering.levels.get(k, 40) < 40]
     return {
@@ -116,6 +118,7 @@ LIMITS = (
     (records.EFFUSION, "lung_ratio", "<", LUNG_RATIO, "lung volume ratio {:.2f}"),
     (records.CONTRAST, "contrast_ml", ">", CONTRAST_ML, "{:.0f} mL of heart and vessels as bright as bone"),
     (records.METAL, "metal_ml", ">", METAL_ML, "{:.1f} mL of metal"),
+    (records.VARIANT, "lumbar_hold", "<", HOLD_OK, "parted from L1 at {:.0%} of its cortex' HU: a rib of a 13th pair"),
     (records.STERNUM_ODD, "sternum_mm", ">", STERNUM_WIDE_MM, "{:.0f} mm wide"),
 )
 """Flag, measure, on which side of which limit it is raised, and its note."""

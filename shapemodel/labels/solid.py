@@ -17,6 +17,12 @@ BODY_CLOSE_MM = 2.5
 """Half of the widest hole in a body's cortex that the axial filling cannot close; more fills the waist of bodies."""
 HOLLOW = 0.6
 """A slice of sternum that fills less of its convex hull is a broken shell."""
+CUP_MM = 22.0
+"""Depth of the open cups of thin cortex in which the fronts of ribs end."""
+CUP_CLOSE_MM = 4.0
+"""Half of their narrower width."""
+FRONT_MM = 25.0
+"""A front end lies so far in front of the canal at least; ribs that end further back are cut or float."""
 RIB_HOLE_MM2 = 250.0
 """A rib's oblique section in a slice; larger rings are not marrow."""
 
@@ -120,6 +126,29 @@ def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> 
                 near = ndi.distance_transform_edt(own[where] == 0, return_distances=False, return_indices=True)
                 out_part[where][free] = own[where][tuple(near)][free]
     return drop_crumbs(out, ribs)
+
+
+def fill_cups(labels: NDArray[np.uint8], ribs: list[int], canal_yx: NDArray[np.float64], spacing: Spacing) -> None:
+    """Fill the front ends of the ribs of a label map (z, y, x), which else are cups of cortex one voxel thin, around
+    a plug of cartilage: thin walls tear when a surface is drawn. ``canal_yx`` (Z, 2) mm; changes ``labels``.
+    """
+    for key, found in enumerate(ndi.find_objects(labels, max_label=max(ribs)), start=1):
+        if found is None or key not in ribs:
+            continue
+        pad = [int(CUP_CLOSE_MM / s) + 1 for s in spacing]
+        box = tuple(slice(max(0, b.start - p), b.stop + p) for b, p in zip(found, pad, strict=True))
+        own = labels[box] == key
+        middle = canal_yx[box[0]]
+        y, x = (np.arange(labels.shape[k])[box[k]] * spacing[k] for k in (1, 2))
+        front = own & (middle[:, :1] - y[None] > FRONT_MM)[:, :, None]
+        if not front.any():
+            continue
+        beside = np.abs(x[None] - middle[:, 1:])[:, None, :]
+        inner = float(np.where(front, beside, np.inf).min())
+        end = front & (beside < inner + CUP_MM)
+        wide = np.pad(end, [(p, p) for p in pad])
+        closed = ~grow(~grow(wide, CUP_CLOSE_MM, spacing), CUP_CLOSE_MM, spacing)
+        labels[box][closed[tuple(slice(p, -p) for p in pad)] & (labels[box] == 0)] = key
 
 
 def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]:
