@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import verbs
+from pipelines import judged, verbs
 from pipelines.cohort import DIFFERENCE_FILE, GROUPS
 from pipelines.costs import Timing
 from pipelines.deliver import MEAN_FORMATS, MEAN_VIEWS, MODE_VIEWS, PICTURE_FOLDER, SIGNED_COLORS, difference_limit
@@ -77,6 +77,7 @@ def report(
         "refused": {k: list(v) for k, v in refused.items()},
         "results": dict(result.outputs) if result else {},
         "model": getattr(workspace.read(COHORT, "model"), "key", ""),
+        "evaluation": getattr(workspace.read(COHORT, "evaluation"), "key", ""),
     }
     key = stage_key("report", inputs, asdict(settings.report))
 
@@ -129,6 +130,7 @@ def study_entry(workspace: Workspace, study: Any, refusal: tuple[str, str, str] 
 def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings: Settings) -> ReportData:
     """Everything on the page, from what the run left."""
     model, result = workspace.read(COHORT, "model"), workspace.read(COHORT, "results")
+    evaluated = workspace.read(COHORT, "evaluation")
     groups = model.numbers["groups"] if model else {}
     models = {g: groups[g] for g in GROUPS if g in groups}
     numbers = result.numbers if result else {}
@@ -140,7 +142,9 @@ def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings:
         difference=difference_entries(workspace, numbers),
         modes=mode_entries(workspace, models, settings),
         scree={g: m["scree"] for g, m in models.items()},
+        charts=judged.charts(evaluated.numbers) if evaluated else (),
         tables=(
+            *(judged.tables(evaluated.numbers) if evaluated else ()),
             *((dropped,) if (dropped := selection_table(entries)) else ()),
             *tables(numbers, model.numbers.get("measures", {}) if model else {}),
         ),
