@@ -56,7 +56,7 @@ def evaluation(workspace: Workspace, studies: Sequence[Any], settings: Settings)
         return Outcome(
             {
                 "curves": curves(population, models["pooled"], settings),
-                "learning": {g: learning(population, g, settings) for g in models},
+                "learning": {g: learning(population, m.subjects, settings) for g, m in models.items()},
                 "budget": {g: budget(m, shown_errors(workspace, subjects)) for g, m in models.items()},
             }
         )
@@ -99,13 +99,12 @@ def rounded(values: Any) -> list[float | None]:
     return [round(float(v), 4) if np.isfinite(v) else None for v in np.asarray(values)]
 
 
-def learning(population: Population, group: str, settings: Settings) -> dict[str, Any]:
+def learning(population: Population, subjects: Sequence[str], settings: Settings) -> dict[str, Any]:
     """The learning curve of a group's mean and how many subjects it would need; empty for a handful."""
-    from shapemodel.completion import trivial
-    from shapemodel.population import group_index
+    from shapemodel.filling import trivial
     from shapemodel.quality import learning_curve, mean_scale, subjects_needed
 
-    index = group_index(population, group)
+    index = np.array([i for i, s in enumerate(population.subjects) if s in set(subjects)])
     n, own = len(index), settings.evaluation
     if n < LEAST_LEARNING:
         return {}

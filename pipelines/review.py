@@ -132,7 +132,7 @@ def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings:
     model, result = workspace.read(COHORT, "model"), workspace.read(COHORT, "results")
     evaluated = workspace.read(COHORT, "evaluation")
     groups = model.numbers["groups"] if model else {}
-    models = {g: groups[g] for g in GROUPS if g in groups}
+    models = {g: groups[g] for g in (*GROUPS, *(g for g in groups if g not in GROUPS)) if g in groups}
     numbers = result.numbers if result else {}
     return ReportData(
         title="Average female and male skeletal thorax",
@@ -201,9 +201,10 @@ def mean_entry(workspace: Workspace, group: str, numbers: Mapping[str, Any], set
     del settings
     files = tuple(f"mean_{group}{ending}" for ending in MEAN_FORMATS)
     files += tuple(
-        f"mean_{group}_symmetric{e}"
+        f"mean_{group}_{form}{e}"
+        for form in ("symmetric", "size_matched")
         for e in MEAN_FORMATS
-        if (workspace.results / f"mean_{group}_symmetric{e}").is_file()
+        if (workspace.results / f"mean_{group}_{form}{e}").is_file()
     )
     note = f"{numbers['n']} studies; {numbers['seen_by_all_percent']} % of the surface is seen in all of them"
     return ShapeEntry(f"{group} mean", note, _pictures(workspace, f"mean_{group}", MEAN_VIEWS), files=files)

@@ -51,6 +51,7 @@ class CohortSettings:
     heal : part bones that cut each other, and better the triangles, of every shape that is written (the models keep
         their means as they are, and carry the healed ones beside them)
     seed : of every draw in the cohort stages
+    groups : further groups with a model and mean of their own, ``"older_women: sex = F and age_years >= 60"``
     """
 
     template: str = ""
@@ -59,6 +60,7 @@ class CohortSettings:
     permutations: int = 1000
     heal: bool = True
     seed: int = 1
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
