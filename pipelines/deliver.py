@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import gate, telling, verbs
+from pipelines import gate, measured, telling, verbs
 from pipelines.cohort import DIFFERENCE_FILE, POPULATION_FILE, model_file
 from pipelines.costs import Timing
 from pipelines.settings import Settings
@@ -40,6 +40,8 @@ LITTLE_SEEN = 0.5
 QUALITY_FILE = "quality.txt"
 """Tables by part of every shape that was put to the gate."""
 
+MEASURES_FILE = "measures.csv"
+
 FALSE_DISCOVERY = 0.05
 """Rate at which a vertex is called different between the sexes."""
 
@@ -66,6 +68,7 @@ def results(workspace: Workspace, settings: Settings) -> tuple[Record, Timing | 
         for name, mesh in shapes.items():
             write_all(mesh, work / name)
         numbers: dict[str, Any] = {"means": sorted(shapes), "notice": problem, **quality_numbers(quality)}
+        measured.write_csv(model_record.numbers["measures"], work / MEASURES_FILE)
         write_text(work / QUALITY_FILE, gate.text(quality.verdicts, quality.costs))
         if DIFFERENCE_FILE in model_record.outputs:
             shapes["difference"] = read_vtp(workspace.folder() / DIFFERENCE_FILE)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import judged, verbs
+from pipelines import measured as measured_
 from pipelines.cohort import DIFFERENCE_FILE, GROUPS
 from pipelines.costs import Timing
 from pipelines.deliver import MEAN_FORMATS, MEAN_VIEWS, MODE_VIEWS, PICTURE_FOLDER, SIGNED_COLORS, difference_limit
@@ -244,7 +245,7 @@ def mode_entries(
 
 def tables(numbers: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
     """Tables of the results: measures by sex, distance between the means, quality of the meshes."""
-    made = [measure_table(measured)] if {"female", "male"} <= measured.keys() else []
+    made = [measured_.table(measured)] if {"female", "male"} <= measured.keys() else []
     if "difference" in numbers:
         rows = [[name, value] for name, value in numbers["difference"]["bones"].items()]
         half = (len(rows) + 1) // 2
@@ -257,28 +258,6 @@ def tables(numbers: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]
     if "quality" in numbers:
         made += quality_tables(numbers)
     return tuple(made)
-
-
-MEASURES = ("cage_width_mm", "cage_depth_mm", "cage_height_mm", "sternum_length_mm", "thoracic_spine_length_mm")
-"""Measures shown first; the lengths of the ribs follow."""
-
-
-def measure_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Measures by sex, beside published ones."""
-    from shapemodel.measures import PUBLISHED
-
-    names = [*MEASURES, *(n for n in measured["female"] if n.startswith("kyphosis"))]
-    names += [n for n in measured["female"] if n.startswith("rib_") and n.endswith("_length_mm")]
-    rows = []
-    for name in names:
-        cells: list[Any] = [name.replace("_", " ")]
-        for group in ("female", "male"):
-            mean, sd, n = measured[group].get(name, (None, None, 0))
-            cells += [mean, sd, n]
-        women, men, source = PUBLISHED.get(name, (None, None, ""))
-        rows.append([*cells, women, men, source])
-    heads = ("measure", "F mean", "F SD", "F n", "M mean", "M SD", "M n", "published F", "published M", "source")
-    return Table("Measures", heads, rows, "n: studies that show at least 95 % of the bones that the measure needs")
 
 
 def provenance_rows(workspace: Workspace) -> dict[str, str]:
