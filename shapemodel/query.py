@@ -58,7 +58,7 @@ class QueryReport:
         """The report as sentences, one a line."""
         joint = (
             f"Mahalanobis distance {self.mahalanobis:.2f}: joint percentile {self.joint_percentile:.4g} "
-            f"over {self.degrees} mode{'s' if self.degrees != 1 else ''}."
+            f"over {self.degrees} mode{'s' if self.degrees != 1 else ''} (per cent of people nearer to the mean)."
         )
         return [self.what, joint, *(f"Warning: {w}" for w in self.warnings)]
 
