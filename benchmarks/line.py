@@ -2,6 +2,7 @@
 
     python benchmarks/line.py distance STUDY_FOLDER     # of a finished run: registered template <-> labelled surfaces
     python benchmarks/line.py truth DEMO_FOLDER         # of a finished demo: true error by study and by bone
+    python benchmarks/line.py boundary DEMO_FOLDER      # of a finished demo: labelled surfaces <-> true bones, by kind
     python benchmarks/line.py memory COMMAND ...        # runs the command; peak memory of all its processes together
 
 Distances are from points to surfaces, bone by bone: from visible vertices of the registered template to the
@@ -95,6 +96,27 @@ def truth(folder: Path) -> None:
     say("mean by bone: " + ", ".join(f"{bone(k).name} {e:.1f}" for k, e in enumerate(mean, start=1)))
 
 
+def boundary(folder: Path) -> None:
+    """Root mean square distance between the surfaces of automatic labels and the true bones, both ways, by kind."""
+    rng, found = np.random.default_rng(0), {}
+    for path in sorted((folder / "study").glob("studies/*/bones.vtp")):
+        ours, true = read_vtp(path), read_truth(folder / "truth" / path.parent.name / "bones.vtp").bones
+        for k in sorted(set(ours.labels) & set(true.labels)):
+            for one, other in ((ours, true), (true, ours)):
+                points = one.select(k)[0]
+                points = points[rng.permutation(len(points))[:SAMPLES]]
+                if ours.fov is not None:
+                    low, high = ours.fov[0::2] + INSIDE_MM, ours.fov[1::2] - INSIDE_MM
+                    points = points[((points > low) & (points < high)).all(axis=1)]
+                if len(points):
+                    v, f, _ = other.select(k)
+                    found.setdefault(bone(k).kind, []).append(surface_distances(points, v, f))
+    for kind, distances_ in found.items():
+        d = np.concatenate(distances_)
+        rms, away = np.sqrt((d**2).mean()), np.quantile(d, 0.95)
+        say(f"{kind}: root mean square {rms:.2f} mm, mean {d.mean():.2f} mm, 95th percentile {away:.2f} mm")
+
+
 def memory(command: list[str]) -> int:
     start, peak = time.monotonic(), 0
     process = psutil.Popen(command)
@@ -113,12 +135,12 @@ def memory(command: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("distance", "truth", "memory"))
+    parser.add_argument("what", choices=("distance", "truth", "boundary", "memory"))
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     if args.what == "memory":
         return memory(args.rest)
-    {"distance": distance, "truth": truth}[args.what](Path(args.rest[0]))
+    {"distance": distance, "truth": truth, "boundary": boundary}[args.what](Path(args.rest[0]))
     return 0
 
 

@@ -1,14 +1,14 @@
-"""Measure the shape model: speed at scale, the phantom population against its truth, coverage of intervals.
+"""Measure what the shape model costs: at the sizes of the requirements, and by slopes at the sizes of large cohorts.
 
 Run one part at a time::
 
     python benchmarks/model.py pca        # 2,000 x 135,000 float32, complete, streamed from disk
     python benchmarks/model.py missing    # 600 x 135,000, a third of the subjects cut
-    python benchmarks/model.py phantom    # 48 phantom subjects, half with cut lower ribs, true correspondence
-    python benchmarks/model.py coverage   # 50 cohorts drawn from a phantom model: mean and covariate intervals
     python benchmarks/model.py query      # percentile query to file
+    python benchmarks/model.py cost       # slopes over the number of subjects -> 26,275 and 100,000
 
-Each prints seconds, peak memory of this process and its numbers; ``--small`` shrinks the sizes for a trial.
+Each prints seconds, peak memory of this process and its numbers; ``--small`` shrinks the sizes for a trial. How right
+the model is: ``benchmarks/population.py`` and ``benchmarks/coverage.py``.
 """
 
 from __future__ import annotations
@@ -18,28 +18,32 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from shapemodel.completion import complete
-from shapemodel.means import mean_interval
-from shapemodel.mesh import vertex_areas
-from shapemodel.model import ShapeModel, fit_model
-from shapemodel.neighbours import node_weights, spread_nodes
-from shapemodel.pca import principal_components
-from shapemodel.population import Population, align, rigid_fit, seen_mean
-from shapemodel.regression import mean_interval as covariate_interval
-from shapemodel.regression import regress, residual_covariance
+from shapemodel.model import fit_model
+from shapemodel.pca import leading_components, principal_components
+from shapemodel.population import Population
+
+VERTICES = 45000
+LARGE = (26275, 100000)
+"""Subjects of the largest published thorax cohort, and of the largest imaging cohorts under way."""
+
+
+def peak_gib() -> float:
+    """Peak memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def say(text: str) -> None:
     """One line with the peak memory so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    sys.stdout.write(f"{text}  [peak {peak:.2f} GiB]\n")
+    sys.stdout.write(f"{text}  [peak {peak_gib():.2f} GiB]\n")
     sys.stdout.flush()
 
 
@@ -49,32 +53,41 @@ class Clock:
     def __init__(self) -> None:
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
+    @property
+    def spent(self) -> float:
+        """Processor seconds."""
+        return time.process_time() - self.cpu
+
     def __str__(self) -> str:
-        return f"{time.perf_counter() - self.wall:.1f} s ({time.process_time() - self.cpu:.1f} processor s)"
+        return f"{time.perf_counter() - self.wall:.1f} s ({self.spent:.1f} processor s)"
+
+
+def write_shapes(path: Path, s: int, v: int) -> None:
+    """A file with the dataset ``vertices`` (s, v, 3) float32: 60 modes and noise."""
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(60, 3 * v)).astype(np.float32)
+    with h5py.File(path, "w") as f:
+        data = f.create_dataset("vertices", (s, v, 3), np.float32)
+        for i in range(0, s, 100):
+            scores = (rng.normal(size=(min(100, s - i), 60)) * 10 * 0.9 ** np.arange(60)).astype(np.float32)
+            noise = rng.standard_normal((len(scores), 3 * v), np.float32)
+            data[i : i + 100] = (scores @ basis + noise).reshape(-1, v, 3)
 
 
 def pca(small: bool) -> None:
     """Complete data from an HDF5 file."""
-    s, v = (200, 4500) if small else (2000, 45000)
+    s, v = (200, 4500) if small else (2000, VERTICES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "population.h5"
-        rng = np.random.default_rng(0)
-        basis = rng.normal(size=(60, 3 * v)).astype(np.float32)
-        with h5py.File(path, "w") as f:
-            data = f.create_dataset("vertices", (s, v, 3), np.float32)
-            for i in range(0, s, 100):
-                scores = (rng.normal(size=(min(100, s - i), 60)) * 10 * 0.9 ** np.arange(60)).astype(np.float32)
-                noise = rng.standard_normal((len(scores), 3 * v), np.float32)
-                data[i : i + 100] = (scores @ basis + noise).reshape(-1, v, 3)
+        write_shapes(path, s, v)
         with h5py.File(path, "r") as f:
             clock = Clock()
             found = principal_components(f["vertices"], n_modes=50)
             say(f"complete PCA {s} x {3 * v}, {len(found.variances)} modes: {clock}")
 
 
-def missing(small: bool) -> None:
-    """A made-up cohort with a third cut, at full size."""
-    s, v = (60, 4500) if small else (600, 45000)
+def cut_cohort(s: int, v: int) -> Population:
+    """A made-up cohort with a third cut."""
     rng = np.random.default_rng(0)
     t, z = rng.uniform(0, 2 * np.pi, v), np.sort(rng.uniform(-160, 160, v))
     points = np.c_[145 * np.cos(t), 95 * np.sin(t), z]
@@ -92,148 +105,18 @@ def missing(small: bool) -> None:
     for i in range(0, s, 3):
         visible[i] = z > -160 + 320 * rng.uniform(0.05, 0.35)
         x[i, ~visible[i]] = points[~visible[i]]
-    names = tuple(f"s{i}" for i in range(s))
-    cohort = Population(
-        x, visible, names, ("F", "M") * (s // 2), np.zeros((0, 3), int), bone.astype(np.uint8), np.zeros(v, bool)
-    )  # fmt: skip
-    clock = Clock()
+    names, none = tuple(f"s{i}" for i in range(s)), np.zeros((0, 3), int)
+    return Population(x, visible, names, ("F", "M") * (s // 2), none, bone.astype(np.uint8), np.zeros(v, bool))
+
+
+def missing(small: bool) -> None:
+    """A made-up cohort with a third cut, at full size."""
+    s, v = (60, 4500) if small else (600, VERTICES)
+    cohort, clock = cut_cohort(s, v), Clock()
     done = complete(cohort)
     say(f"completion {s} x {3 * v}: {clock}, {done.iterations} iterations, converged {done.converged}")
     model = fit_model(done, n_modes=50)
     say(f"with the model of {model.n_modes} modes: {clock}")
-
-
-def draw(women: int, men: int, seed: int, count: int) -> tuple[Population, np.ndarray]:
-    """Phantom subjects in true correspondence on ``count`` vertices, and how much area each vertex stands for."""
-    from shapemodel.phantom.shape import surface
-    from shapemodel.phantom.subject import draw_population
-
-    subjects = draw_population(women, men, seed)
-    first = surface(subjects[0])
-    nodes = spread_nodes(first.vertices, first.bone, count)
-    area = vertex_areas(first.vertices, first.faces)
-    weights = node_weights(first.vertices, first.bone, nodes, area / area.mean())
-    shapes = np.stack([surface(s).vertices[nodes] for s in subjects])
-    covariates = {k: np.array([getattr(s, k) for s in subjects]) for k in ("age_years", "height_cm", "weight_kg")}
-    whole = Population(
-        shapes, np.ones(shapes.shape[:2], bool), tuple(s.subject for s in subjects), tuple(s.sex for s in subjects),
-        np.zeros((0, 3), int), first.bone[nodes], np.zeros(len(nodes), bool), covariates,
-    )  # fmt: skip
-    return whole, weights
-
-
-def cut_lower(whole: Population, seed: int, share: float = 0.5) -> Population:
-    """The same subjects in random frames, a share of them cut at 8 to 35 % of the height."""
-    rng = np.random.default_rng(seed)
-    x, visible = np.array(whole.vertices), np.array(whole.visible)
-    for i in rng.permutation(len(x))[: round(share * len(x))]:
-        low, height = x[i, :, 2].min(), np.ptp(x[i, :, 2])
-        visible[i] = x[i, :, 2] > low + height * rng.uniform(0.08, 0.35)
-    for i in range(len(x)):
-        turn = Rotation.from_rotvec(rng.normal(size=3) * 0.08).as_matrix()
-        x[i] = (x[i] - x[i].mean(axis=0)) @ turn.T + rng.normal(size=3) * 20
-    return replace(whole, vertices=x, visible=visible)
-
-
-def extrapolated(cohort: Population) -> Population:
-    """What a registration hands on for hidden vertices: the cohort's seen mean laid on what is visible."""
-    framed = align(cohort)
-    mean = seen_mean(framed.vertices, framed.visible)
-    x = np.array(framed.vertices)
-    for i in range(len(x)):
-        x[i][~framed.visible[i]] = mean[~framed.visible[i]]
-    return replace(framed, vertices=x)
-
-
-def gap(shape: np.ndarray, truth: np.ndarray) -> str:
-    """Mean and largest distance after a rigid fit."""
-    rotation, shift = rigid_fit(shape, truth, np.ones(len(shape)))
-    d = np.linalg.norm(shape @ rotation.T + shift - truth, axis=1)
-    return f"{d.mean():.3f} mm (p95 {np.quantile(d, 0.95):.2f}, max {d.max():.2f})"
-
-
-def cosines(found: ShapeModel, truth: ShapeModel) -> list[float]:
-    """Cosine of the first three modes, after the rotation between the two frames."""
-    rotation, _ = rigid_fit(found.mean, truth.mean, np.ones(len(truth.mean)))
-    return [round(abs(float(((found.modes[k] @ rotation.T) * truth.modes[k]).sum())), 3) for k in range(3)]
-
-
-def phantom(small: bool) -> None:
-    """Means and modes of a half-cut phantom population against the same subjects uncut."""
-    whole, _ = draw(6, 6, 7, 1500) if small else draw(24, 24, 7, 6000)
-    cohort = cut_lower(whole, 3)
-    truth, naive = align(whole), extrapolated(cohort)
-    clock = Clock()
-    done = complete(cohort)
-    say(f"{whole.n_subjects} subjects, {100 * (1 - cohort.visible.mean()):.1f} % hidden: {clock}")
-    for sex in ("female", "male"):
-        target = truth.select(sex).vertices.mean(axis=0)
-        own = cohort.select(sex)
-        complete_only = align(whole.select(sex).take(np.flatnonzero(own.visible.all(axis=1))))
-        framed = align(cohort).select(sex)
-        say(f"{sex}: ours {gap(fit_model(done, sex).mean, target)}")
-        say(f"{sex}: naive (extrapolated vertices as data) {gap(naive.select(sex).vertices.mean(axis=0), target)}")
-        say(f"{sex}: mean of visible vertices {gap(seen_mean(framed.vertices, framed.visible), target)}")
-        say(f"{sex}: complete cases only {gap(complete_only.vertices.mean(axis=0), target)}")
-    reference = fit_model(truth)
-    plain = fit_model(replace(naive, visible=np.ones_like(naive.visible)))
-    say(f"cosines of modes 1-3: ours {cosines(fit_model(done), reference)}, naive {cosines(plain, reference)}")
-
-
-def coverage(small: bool) -> None:
-    """Intervals over repeated cohorts, half cut, whose true mean and covariate effects are known exactly.
-
-    The cohorts are drawn from the Gaussian model of 48 phantom subjects: linear effects of sex, age, height and
-    weight, and the residual's covariance.
-    """
-    repeats, each = (6, 12) if small else (50, 24)
-    whole, _ = draw(12, 12, 7, 300) if small else draw(24, 24, 7, 800)
-    source = fit_model(whole)
-    effects = regress(source)
-    value, vector = np.linalg.eigh(residual_covariance(effects))
-    root = vector * np.sqrt(np.maximum(value, 0))
-    person = {"sex": "F", "age_years": 55.0, "height_cm": 165.0, "weight_kg": 68.0}
-    true_person = source.instance(effects.row(person) @ effects.coefficients)
-    typical = {"F": (164.5, 6.5, 69.0, 11.0), "M": (178.0, 7.0, 84.0, 12.0)}
-    true_mean = {}
-    for s, (h, _, w, _) in typical.items():
-        at = effects.row({"sex": s, "age_years": 55.0, "height_cm": h, "weight_kg": w})
-        true_mean[s] = source.instance(at @ effects.coefficients)
-    means, hidden, persons = [], [], []
-    for r in range(repeats):
-        rng = np.random.default_rng(r)
-        sex = ("F", "M") * each
-        age = rng.uniform(25, 85, 2 * each)
-        height = np.array([rng.normal(*typical[s][:2]) for s in sex])
-        weight = np.array([rng.normal(*typical[s][2:]) for s in sex]) + 0.6 * (height - [typical[s][0] for s in sex])
-        rows = zip(sex, age, height, weight, strict=True)
-        design = np.stack([effects.row(dict(zip(person, row, strict=True))) for row in rows])
-        scores = design @ effects.coefficients + rng.standard_normal((2 * each, len(root))) @ root.T
-        drawn = replace(
-            whole, vertices=np.stack([source.instance(b) for b in scores]), sex=sex,
-            visible=np.ones((2 * each, whole.n_vertices), bool), subjects=tuple(f"s{i}" for i in range(2 * each)),
-            covariates={"age_years": age, "height_cm": height, "weight_kg": weight},
-        )  # fmt: skip
-        cohort = cut_lower(drawn, r)
-        done = complete(cohort)
-        for s, g in (("F", "female"), ("M", "male")):
-            got = mean_interval(done, g, repeats=200)
-            inside = within(true_mean[s], got.low, got.high, cohort.n_seen)
-            means.append(inside.mean())
-            hidden.append(inside[cohort.n_seen < 0.75 * cohort.n_subjects].mean())
-        low, high = covariate_interval(regress(fit_model(done)), person)
-        persons.append(within(true_person, low, high, cohort.n_seen).mean())
-    say(f"{repeats} cohorts of {2 * each}, half cut, 95 % intervals, share of coordinates covered:")
-    say(f"mean of a sex {100 * np.mean(means):.1f} %, where a quarter is hidden {100 * np.nanmean(hidden):.1f} %")
-    say(f"average at covariates {100 * np.mean(persons):.1f} %")
-
-
-def within(truth: np.ndarray, low: np.ndarray, high: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(V, 3) whether the truth, laid on the interval's centre, lies inside."""
-    centre = (low + high) / 2
-    rotation, shift = rigid_fit(truth, centre, seen.astype(float))
-    moved = truth @ rotation.T + shift
-    return (low < moved) & (moved < high)
 
 
 def query_speed(small: bool) -> None:
@@ -242,18 +125,54 @@ def query_speed(small: bool) -> None:
     from shapemodel.mesh import write_vtp
     from shapemodel.query import query
 
-    whole, _ = draw(4, 4, 1, 2000 if small else 45000)
+    cohort = cut_cohort(20, 2000 if small else VERTICES)
     with tempfile.TemporaryDirectory() as folder:
-        path = save_model(fit_model(whole), Path(folder) / "m.h5")
+        path = save_model(fit_model(cohort), Path(folder) / "m.h5")
         write_vtp(query(load_model(path), mode=1, percentile=5)[0], Path(folder) / "warm.vtp")
         clock = Clock()
         write_vtp(query(load_model(path), mode=1, percentile=95)[0], Path(folder) / "x.vtp")
-        say(f"load, query, write {whole.n_vertices} vertices: {clock}")
+        say(f"load, query, write {cohort.n_vertices} vertices: {clock}")
+
+
+def one_cost(what: str, s: int, v: int, out: Any) -> None:
+    """Processor seconds and peak GiB of one fit, in a process of its own."""
+    if what == "missing":
+        cohort, clock = cut_cohort(s, v), Clock()
+        fit_model(complete(cohort), n_modes=50)
+        out.put((clock.spent, peak_gib()))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "population.h5"
+        write_shapes(path, s, v)
+        with h5py.File(path, "r") as f:
+            clock = Clock()
+            leading_components(f["vertices"], 50)
+            out.put((clock.spent, peak_gib()))
+
+
+def cost(small: bool) -> None:
+    """Slopes of processor seconds and memory over the number of subjects, and where they lead."""
+    v = 4500 if small else VERTICES
+    sizes: dict[str, Sequence[int]] = {"randomised PCA": (300, 600, 1200), "missing": (100, 200, 400)}
+    for what, counts in sizes.items():
+        rows = []
+        for s in counts:
+            context = get_context("spawn")
+            out = context.Queue()
+            process = context.Process(target=one_cost, args=(what, s, v, out))
+            process.start()
+            rows.append(out.get())
+            process.join()
+            say(f"{what} {s} x {3 * v}: {rows[-1][0]:.1f} processor s, {rows[-1][1]:.2f} GiB")
+        for i, unit in enumerate(("processor s", "GiB")):
+            slope, start = np.polyfit(counts, [r[i] for r in rows], 1)
+            there = ", ".join(f"{n:,}: {start + slope * n:,.1f} {unit}" for n in LARGE)
+            say(f"{what}: {start:.2f} + {slope:.5f} a subject; {there}")
 
 
 def main() -> None:
     """Choose a part."""
-    parts = {"pca": pca, "missing": missing, "phantom": phantom, "coverage": coverage, "query": query_speed}
+    parts = {"pca": pca, "missing": missing, "query": query_speed, "cost": cost}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("--small", action="store_true", help="small sizes, for a trial")

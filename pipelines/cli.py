@@ -100,30 +100,57 @@ def _model_verbs(verb) -> None:  # noqa: ANN001
     p.add_argument("meshes", nargs="+", help="registered meshes, .vtp; named SUBJECT.vtp or registered_SUBJECT.vtp")
     p.add_argument("-m", "--manifest", required=True, help="CSV that says who is who")
     p.add_argument("-o", "--out", required=True, help="folder for model_pooled.h5, model_female.h5, model_male.h5")
+    p.add_argument(
+        "--group", action="append", metavar="NAME:CONDITION",
+        help="a model of these too, e.g. 'older_women: sex = F and age_years >= 60'; may be given several times",
+    )  # fmt: skip
     p = verb("mean", "the mean of a model")
     p.add_argument("model", help="model, .h5")
-    p.add_argument("-o", "--output", required=True, help="shape: .stl .ply .obj .vtp .vtu .k .inp .bdf")
+    p.add_argument("-o", "--output", required=True, help=SHAPES)
     p.add_argument("--symmetric", action="store_true", help="its left-right symmetric form")
-    p.add_argument("--raw", action="store_true", help="as it is: neither repaired nor refused")
+    _deck_options(p)
     p = verb("query", "a shape of a model: percentile of a mode, joint percentile, covariates, or samples")
     p.add_argument("model", help="model, .h5")
-    p.add_argument("-o", "--output", required=True, help="shape: .stl .ply .obj .vtp .vtu .k .inp .bdf")
+    p.add_argument("-o", "--output", required=True, help=SHAPES)
     p.add_argument("--mode", type=int, action="append", help="a mode, from 1; may be given several times")
     p.add_argument("--percentile", type=float, action="append", help="its percentile, 0-100; one a --mode")
     p.add_argument("--kind", choices=("gaussian", "empirical"), default="gaussian", help="of percentile (%(default)s)")
-    p.add_argument("--joint", type=float, metavar="PERCENT", help="the shape at this joint percentile along --mode")
+    p.add_argument(
+        "--joint", type=float, metavar="PERCENT",
+        help="the shape at this joint percentile along --mode, or by equal parts along several",
+    )  # fmt: skip
+    p.add_argument("--among", type=int, metavar="K", help="joint over the first K modes (default: all of the model)")
     p.add_argument("--sex", choices=("female", "male", "F", "M"), help="covariate")
     p.add_argument("--age", type=float, help="covariate, years")
     p.add_argument("--height", type=float, help="covariate, cm")
     p.add_argument("--weight", type=float, help="covariate, kg")
+    p.add_argument("--bmi", type=float, help="covariate, kg/m2, instead of the weight")
+    p.add_argument("--lung-volume", type=float, help="covariate, ml: how deep the breath was")
     p.add_argument("--residual-mode", type=int, help="vary what the covariates leave over, with --percentile")
     p.add_argument("--sample", type=int, metavar="N", help="N random shapes, named OUTPUT_1, OUTPUT_2 ...")
     p.add_argument("--seed", type=int, default=1, help="of samples (%(default)s)")
-    p.add_argument("--raw", action="store_true", help="as it is: neither repaired nor refused")
-    p = verb("export", "a shape in another format, finite-element decks among them")
-    p.add_argument("shape", help="a shape, .vtp")
-    p.add_argument("-o", "--output", required=True, help=".k .inp .bdf .stl .ply .obj .vtp .vtu")
+    _deck_options(p)
+    p = verb("fit", "a model's shape and scores for a new subject, seen in whole or in part")
+    p.add_argument("model", help="model, .h5")
+    p.add_argument(
+        "subject", help="registered mesh or surfaces (.vtp), label map, or landmarks: .csv with columns vertex, x, y, z"
+    )
+    p.add_argument("-o", "--output", required=True, help=SHAPES)
+    p.add_argument("--scheme", default="shapemodel", help="whose numbers the label map uses (%(default)s)")
+    p.add_argument("--scores", metavar="CSV", help="write the scores and their standard deviations")
+    _deck_options(p)
+    p = verb("export", "a shape in another format, finite-element decks among them; a model for NumPy alone")
+    p.add_argument("shape", help="a shape, .vtp; or a model, .h5, for .npz")
+    p.add_argument("-o", "--output", required=True, help=".k .inp .bdf .stl .ply .obj .vtp .vtu .csv; .npz of a model")
     p.add_argument("--title", help="first line of a deck")
+    p.add_argument("--source", metavar="VTP", help=".csv: the shape that the control-point pairs start from")
+    _deck_options(p)
+
+
+SHAPES = "shape: .stl .ply .obj .vtp .vtu .k .inp .bdf, or .csv: control-point pairs from the model's mean to it"
+
+
+def _deck_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--units", choices=("mm-kg-ms", "mm-t-s"), default="mm-kg-ms", help="of a deck (%(default)s)")
     p.add_argument("--split", action="store_true", help="decks: nodes in a file of their own, to be swapped")
     p.add_argument("--raw", action="store_true", help="as it is: neither repaired nor refused")

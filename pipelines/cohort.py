@@ -106,7 +106,8 @@ def models(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> 
         "covariates": covariates(workspace, who),
     }
     own = settings.cohort
-    chosen = [asdict(settings.section("completion")), own.modes, own.permutations, own.seed, own.heal]
+    chosen = [asdict(settings.section("completion")), own.modes, own.permutations, own.seed, own.heal, own.groups]
+    groups = verbs.groups_of(own.groups, who)
     key = stage_key("model", inputs, chosen)
 
     def body(work: Path) -> Outcome:
@@ -114,7 +115,7 @@ def models(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> 
 
         meshes = [registered_mesh(workspace, s.subject) for s in who]
         done = verbs.completed(meshes, who, covariates=covariates(workspace, who), settings=settings)
-        made = verbs.model(done, settings=settings, facts=facts(who))
+        made = verbs.model(done, settings=settings, facts=verbs.facts(who), groups=groups)
         if own.heal:
             made = verbs.with_bases(made, read_vtp(workspace.folder() / TEMPLATE_FILE))
         for group, fitted in made.items():
@@ -135,12 +136,6 @@ def rounded(table: Mapping[str, Mapping[str, tuple[float, float, int]]]) -> dict
         group: {name: [None if x != x else round(float(x), 2) for x in values] for name, values in sorted(rows.items())}
         for group, rows in table.items()
     }
-
-
-def facts(studies: Sequence[Any]) -> dict[str, Any]:
-    """What a model says of its cohort: posture, and how many of which sex."""
-    positions = sorted({str(s.position) for s in studies if s.position})
-    return {"positions": positions, "n": len(studies)}
 
 
 def model_numbers(model: Any) -> dict[str, Any]:

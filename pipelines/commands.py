@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines import gate, verbs
+from pipelines import modelling, verbs
 from pipelines.options import chosen, output, read_pairs, say
 from pipelines.progress import shown
 from shapemodel.reasons import InputError
-
-if TYPE_CHECKING:
-    from shapemodel.mesh import Mesh
 
 
 def run(args: argparse.Namespace) -> None:
@@ -142,98 +139,6 @@ def register(args: argparse.Namespace) -> None:
         say(args, f"look at it: {flag.code}: {flag.note}")
 
 
-def model(args: argparse.Namespace) -> None:
-    """``shapemodel model``."""
-    from shapemodel.manifest import read_manifest
-    from shapemodel.mesh import read_vtp
-
-    rows = {s.subject: s for s in read_manifest(args.manifest, check_files=False)}
-    studies = [rows[named(Path(m), set(rows))] for m in args.meshes]
-    names = ("age_years", "height_cm", "weight_kg")
-    table = {name: [getattr(s, name) for s in studies] for name in names}
-    settings = chosen(args)
-    done = verbs.completed([read_vtp(m) for m in args.meshes], studies, covariates=table, settings=settings)
-    made = verbs.model(done, settings=settings)
-    place = Path(args.out)
-    place.mkdir(parents=True, exist_ok=True)
-    for group, fitted in made.items():
-        path = verbs.write_model(fitted, place / f"model_{group}.h5")
-        say(args, f"{path}: {fitted.n_subjects} subjects, {fitted.n_modes} modes")
-
-
-def named(path: Path, subjects: set[str]) -> str:
-    """The subject that a mesh's name, or its folder's, stands for."""
-    stem = path.stem.removeprefix("registered_")
-    for name in (stem, path.parent.name):
-        if name in subjects:
-            return name
-    raise InputError(f"{path}: neither the file nor its folder is named after a subject of the manifest")
-
-
-def mean(args: argparse.Namespace) -> None:
-    """``shapemodel mean``."""
-    path = output(args)
-    fitted = verbs.read_model(args.model)
-    mesh = verbs.symmetric_mean(fitted) if args.symmetric else verbs.mean(fitted)
-    mesh, cost = (mesh, "as the model has it") if args.raw else gate.passed_on(mesh, verbs.finisher(fitted), path)
-    write_shape(mesh, path, fitted, f"{fitted.group} mean{' (symmetric)' if args.symmetric else ''}", (cost,))
-    say(args, f"{path}: mean of {fitted.n_subjects} ({fitted.group}); {cost}")
-
-
-def write_shape(mesh: Mesh, path: Path, fitted: Any, title: str, notes: tuple[str, ...] = ()) -> None:
-    """A shape in the format of the file's ending; a deck's header says what it is."""
-    from shapemodel.export import DeckInfo
-    from shapemodel.export import write_shape as write
-
-    write(mesh, path, DeckInfo(title=title, notes=(*verbs.deck_notes(fitted), *notes)))
-
-
-def query(args: argparse.Namespace) -> None:
-    """``shapemodel query``."""
-    path = output(args)
-    fitted = verbs.read_model(args.model)
-    modes, percentiles = args.mode or [], args.percentile or []
-    if args.joint is None and len(modes) != len(percentiles) and args.residual_mode is None:
-        raise InputError(f"{len(modes)} --mode but {len(percentiles)} --percentile: give one for each mode")
-    shapes = verbs.query(
-        fitted,
-        modes=dict(zip(modes, percentiles, strict=False)),
-        kind=args.kind,
-        joint=None if args.joint is None else (modes[0] if modes else 1, args.joint),
-        covariates={
-            k: v
-            for k, v in (
-                ("sex", args.sex),
-                ("age_years", args.age),
-                ("height_cm", args.height),
-                ("weight_kg", args.weight),
-            )
-            if v is not None
-        },
-        residual_mode=None if args.residual_mode is None else (args.residual_mode, (percentiles or [50.0])[0]),
-        sample=None if args.sample is None else (args.sample, args.seed),
-    )
-    maker = None if args.raw else verbs.finisher(fitted)
-    for i, (mesh, found) in enumerate(shapes, 1):
-        own = path if len(shapes) == 1 else path.with_name(f"{path.stem}_{i}{path.suffix}")
-        mesh, cost = gate.passed_on(mesh, maker, own) if maker else (mesh, "as the model has it")
-        write_shape(mesh, own, fitted, found.what, (*found.lines()[1:], cost))
-        say(args, f"{own}: {' '.join(found.lines())} {cost}")
-
-
-def export(args: argparse.Namespace) -> None:
-    """``shapemodel export``."""
-    from shapemodel.export import DeckInfo, write_shape
-    from shapemodel.mesh import read_vtp
-
-    path = output(args)
-    info = DeckInfo(title=args.title or Path(args.shape).stem, units=args.units)
-    mesh = read_vtp(args.shape)
-    mesh, cost = (mesh, "") if args.raw else gate.passed_as_it_is(mesh, path)
-    for written in write_shape(mesh, path, info, split=args.split):
-        say(args, f"{written}: {cost}" if cost else str(written))
-
-
 def edit(args: argparse.Namespace) -> None:
     """``shapemodel edit``."""
     from pipelines import corrections
@@ -262,10 +167,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "surfaces": surfaces,
     "template": template,
     "register": register,
-    "model": model,
-    "mean": mean,
-    "query": query,
-    "export": export,
+    "model": modelling.model,
+    "mean": modelling.mean,
+    "query": modelling.query,
+    "export": modelling.export,
+    "fit": modelling.fit,
     "edit": edit,
     "preview": preview,
 }

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import gate, verbs
-from pipelines.cohort import DIFFERENCE_FILE, model_file
+from pipelines import gate, measured, telling, verbs
+from pipelines.cohort import DIFFERENCE_FILE, POPULATION_FILE, model_file
 from pipelines.costs import Timing
 from pipelines.settings import Settings
 from pipelines.workspace import COHORT, Outcome, Record, Workspace, run_stage, stage_key, write_text
@@ -21,6 +21,9 @@ from shapemodel.anatomy import bone
 from shapemodel.mesh import Mesh, read_vtp, vertex_areas
 from shapemodel.meshquality import Verdict, assess
 from shapemodel.ready import Ready
+
+if TYPE_CHECKING:
+    from shapemodel.population import Population
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,8 @@ LITTLE_SEEN = 0.5
 
 QUALITY_FILE = "quality.txt"
 """Tables by part of every shape that was put to the gate."""
+
+MEASURES_FILE = "measures.csv"
 
 FALSE_DISCOVERY = 0.05
 """Rate at which a vertex is called different between the sexes."""
@@ -56,11 +61,14 @@ def results(workspace: Workspace, settings: Settings) -> tuple[Record, Timing | 
     key = stage_key("results", {"models": dict(model_record.outputs), "can": not problem}, shown)
 
     def body(work: Path) -> Outcome:
+        from shapemodel.population import read_population
+
         models = {g: verbs.read_model(workspace.folder() / model_file(g)) for g in model_record.numbers["groups"]}
-        shapes, quality = finished(models, settings)
+        shapes, quality = finished(models, read_population(workspace.folder() / POPULATION_FILE), settings)
         for name, mesh in shapes.items():
             write_all(mesh, work / name)
         numbers: dict[str, Any] = {"means": sorted(shapes), "notice": problem, **quality_numbers(quality)}
+        measured.write_csv(model_record.numbers["measures"], work / MEASURES_FILE)
         write_text(work / QUALITY_FILE, gate.text(quality.verdicts, quality.costs))
         if DIFFERENCE_FILE in model_record.outputs:
             shapes["difference"] = read_vtp(workspace.folder() / DIFFERENCE_FILE)
@@ -94,13 +102,16 @@ class Quality:
         return made
 
 
-def finished(models: Mapping[str, Any], settings: Settings) -> tuple[dict[str, Mesh], Quality]:
+def finished(models: Mapping[str, Any], population: Population, settings: Settings) -> tuple[dict[str, Mesh], Quality]:
     """The means as they are written, and how they and shapes all over the models did at the gate."""
     shapes, quality = {}, Quality()
     makers = {g: verbs.finisher(m) for g, m in models.items()} if settings.cohort.heal else {}
-    for group, own in mean_shapes(models).items():
+    for group, own in mean_shapes(models, population).items():
         for name, mesh in own.items():
-            shapes[name] = quality.note(name, mesh, makers[group](mesh) if makers else None)
+            found = makers[group](mesh) if makers else None
+            cost = (found.cost,) if found else ()
+            title = name.replace("_", " ")
+            shapes[name] = telling.described(quality.note(name, mesh, found), models[group], title, cost)
     if makers:
         group = "pooled" if "pooled" in models else next(iter(models))
         for name, mesh in gate.trial_shapes(models[group], settings.report):
@@ -108,14 +119,16 @@ def finished(models: Mapping[str, Any], settings: Settings) -> tuple[dict[str, M
     return shapes, quality
 
 
-def mean_shapes(models: Mapping[str, Any]) -> dict[str, dict[str, Mesh]]:
-    """Each group's mean, and its left-right symmetric form, by group and file name."""
+def mean_shapes(models: Mapping[str, Any], population: Population) -> dict[str, dict[str, Mesh]]:
+    """Each group's mean, its left-right symmetric and its size-matched form, by group and file name."""
     mirror = verbs.mirror_map(next(iter(models.values())))
     shapes = {}
     for group, fitted in models.items():
         seen = np.asarray(fitted.n_seen) >= LITTLE_SEEN * max(int(fitted.n_subjects), 1)
+        matched = verbs.size_matched_mean(fitted, population)
         shapes[group] = {
             f"mean_{group}": verbs.mean(fitted).with_arrays(well_seen=seen),
+            f"mean_{group}_size_matched": matched.with_arrays(well_seen=seen),
             f"mean_{group}_symmetric": verbs.symmetric_mean(fitted, mirror).with_arrays(well_seen=seen),
         }
     return shapes
@@ -159,7 +172,7 @@ def draw(shapes: Mapping[str, Mesh], models: Mapping[str, Any], place: Path, set
     height = settings.report.picture_px
     box = common_box([m for m in shapes.values()])
     for name, mesh in shapes.items():
-        if name == "difference" or name.endswith("_symmetric"):
+        if name == "difference" or name.endswith(("_symmetric", "_size_matched")):
             continue
         for view in MEAN_VIEWS:
             _save(

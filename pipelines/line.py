@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import cohort, deliver, pool, review, workspace
+from pipelines import cohort, deliver, evaluate, pool, review, workspace
 from pipelines.corrections import OVERRIDES_FILE
 from pipelines.costs import Timing, log_timing
 from pipelines.progress import Quiet
@@ -133,6 +133,7 @@ def run(manifest: str | Path, out: str | Path, *, settings: Settings, progress: 
         used = [j.study for j in jobs if j.subject not in line.refused]
         enough(used, line)
         line.gather("models", cohort.models, used, settings)
+        line.gather("evaluation", evaluate.evaluation, used, settings)
         line.gather("results", deliver.results, settings)
         review.write_cohort(space, studies, line.refused)
         line.gather("report", review.report, studies, line.refused, settings)

@@ -52,3 +52,15 @@ def read_pairs(path: Path) -> dict[str, str]:
     if wrong is not None:
         raise InputError(f"--subjects {path}: row {wrong}: expected id,pseudonym, found {rows[wrong - 1]}")
     return {row[0]: row[1] for row in rows}
+
+
+def read_landmarks(path: Path) -> dict[int, Any]:
+    """``vertex,x,y,z`` rows: vertices of the model from 0, mm, LPS."""
+    import numpy as np
+
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return {int(r["vertex"]): np.array([float(r[k]) for k in "xyz"]) for r in rows}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the columns vertex, x, y, z with numbers: {error!r}") from error

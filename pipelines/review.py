@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import verbs
+from pipelines import judged, verbs
+from pipelines import measured as measured_
 from pipelines.cohort import DIFFERENCE_FILE, GROUPS
 from pipelines.costs import Timing
 from pipelines.deliver import MEAN_FORMATS, MEAN_VIEWS, MODE_VIEWS, PICTURE_FOLDER, SIGNED_COLORS, difference_limit
@@ -77,6 +78,7 @@ def report(
         "refused": {k: list(v) for k, v in refused.items()},
         "results": dict(result.outputs) if result else {},
         "model": getattr(workspace.read(COHORT, "model"), "key", ""),
+        "evaluation": getattr(workspace.read(COHORT, "evaluation"), "key", ""),
     }
     key = stage_key("report", inputs, asdict(settings.report))
 
@@ -129,8 +131,9 @@ def study_entry(workspace: Workspace, study: Any, refusal: tuple[str, str, str] 
 def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings: Settings) -> ReportData:
     """Everything on the page, from what the run left."""
     model, result = workspace.read(COHORT, "model"), workspace.read(COHORT, "results")
+    evaluated = workspace.read(COHORT, "evaluation")
     groups = model.numbers["groups"] if model else {}
-    models = {g: groups[g] for g in GROUPS if g in groups}
+    models = {g: groups[g] for g in (*GROUPS, *(g for g in groups if g not in GROUPS)) if g in groups}
     numbers = result.numbers if result else {}
     return ReportData(
         title="Average female and male skeletal thorax",
@@ -140,7 +143,9 @@ def report_data(workspace: Workspace, entries: tuple[StudyEntry, ...], settings:
         difference=difference_entries(workspace, numbers),
         modes=mode_entries(workspace, models, settings),
         scree={g: m["scree"] for g, m in models.items()},
+        charts=judged.charts(evaluated.numbers) if evaluated else (),
         tables=(
+            *(judged.tables(evaluated.numbers) if evaluated else ()),
             *((dropped,) if (dropped := selection_table(entries)) else ()),
             *tables(numbers, model.numbers.get("measures", {}) if model else {}),
         ),
@@ -197,9 +202,10 @@ def mean_entry(workspace: Workspace, group: str, numbers: Mapping[str, Any], set
     del settings
     files = tuple(f"mean_{group}{ending}" for ending in MEAN_FORMATS)
     files += tuple(
-        f"mean_{group}_symmetric{e}"
+        f"mean_{group}_{form}{e}"
+        for form in ("symmetric", "size_matched")
         for e in MEAN_FORMATS
-        if (workspace.results / f"mean_{group}_symmetric{e}").is_file()
+        if (workspace.results / f"mean_{group}_{form}{e}").is_file()
     )
     note = f"{numbers['n']} studies; {numbers['seen_by_all_percent']:.0f} % of the surface is seen in all of them"
     return ShapeEntry(f"{group} mean", note, _pictures(workspace, f"mean_{group}", MEAN_VIEWS), files=files)
@@ -239,7 +245,7 @@ def mode_entries(
 
 def tables(numbers: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
     """Tables of the results: measures by sex, distance between the means, quality of the meshes."""
-    made = [measure_table(measured)] if {"female", "male"} <= measured.keys() else []
+    made = [measured_.table(measured)] if {"female", "male"} <= measured.keys() else []
     if "difference" in numbers:
         rows = [[name, value] for name, value in numbers["difference"]["bones"].items()]
         half = (len(rows) + 1) // 2
@@ -252,28 +258,6 @@ def tables(numbers: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]
     if "quality" in numbers:
         made += quality_tables(numbers)
     return tuple(made)
-
-
-MEASURES = ("cage_width_mm", "cage_depth_mm", "cage_height_mm", "sternum_length_mm", "thoracic_spine_length_mm")
-"""Measures shown first; the lengths of the ribs follow."""
-
-
-def measure_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Measures by sex, beside published ones."""
-    from shapemodel.measures import PUBLISHED
-
-    names = [*MEASURES, *(n for n in measured["female"] if n.startswith("kyphosis"))]
-    names += [n for n in measured["female"] if n.startswith("rib_") and n.endswith("_length_mm")]
-    rows = []
-    for name in names:
-        cells: list[Any] = [name.replace("_", " ")]
-        for group in ("female", "male"):
-            mean, sd, n = measured[group].get(name, (None, None, 0))
-            cells += [mean, sd, int(n)]
-        women, men, source = PUBLISHED.get(name, (None, None, ""))
-        rows.append([*cells, women, men, source])
-    heads = ("measure", "F mean", "F SD", "F n", "M mean", "M SD", "M n", "published F", "published M", "source")
-    return Table("Measures", heads, rows, "n: studies that show at least 95 % of the bones that the measure needs")
 
 
 def provenance_rows(workspace: Workspace) -> dict[str, str]:

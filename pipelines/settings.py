@@ -51,6 +51,7 @@ class CohortSettings:
     heal : part bones that cut each other, and better the triangles, of every shape that is written (the models keep
         their means as they are, and carry the healed ones beside them)
     seed : of every draw in the cohort stages
+    groups : further groups with a model and mean of their own, ``"older_women: sex = F and age_years >= 60"``
     """
 
     template: str = ""
@@ -59,6 +60,7 @@ class CohortSettings:
     permutations: int = 1000
     heal: bool = True
     seed: int = 1
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,28 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
+class EvaluationSettings:
+    """How the models are judged.
+
+    Attributes
+    ----------
+    modes : numbers of modes at which generalization and specificity are given, as far as the cohort has them
+    nodes : vertices on which the models of the folds are built, spread over the bones
+    folds : of the cross-validation; a cohort of at most so many, or 0, leaves out one subject at a time
+    samples : random shapes of the specificity
+    draws : of the learning curve, for each number of subjects
+    seed : of all of these
+    """
+
+    modes: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 20, 30, 50)
+    nodes: int = 1000
+    folds: int = 20
+    samples: int = 200
+    draws: int = 40
+    seed: int = 1
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a run, one section a stage; sections of the library are its own records."""
 
@@ -105,6 +129,7 @@ class Settings:
     cohort: CohortSettings = field(default_factory=CohortSettings)
     demo: DemoSettings = field(default_factory=DemoSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     library: Mapping[str, Any] = field(default_factory=dict)
 
     def section(self, name: str) -> Any:
@@ -129,6 +154,7 @@ OWN: dict[str, type] = {
     "cohort": CohortSettings,
     "demo": DemoSettings,
     "report": ReportSettings,
+    "evaluation": EvaluationSettings,
 }
 
 

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from shapemodel.completion import Completion
     from shapemodel.correspondence import Registration
+    from shapemodel.fitting import Fit
     from shapemodel.labels import Labelled
     from shapemodel.mesh import Mesh
     from shapemodel.model import ShapeModel
     from shapemodel.overrides import Corrections
+    from shapemodel.population import Population
     from shapemodel.query import QueryReport
     from shapemodel.ready import Finisher
     from shapemodel.registration import Prepared
@@ -142,18 +144,42 @@ def completed(
 
 
 def model(
-    done: Completion, *, settings: Settings | None = None, facts: Mapping[str, Any] | None = None
+    done: Completion,
+    *,
+    settings: Settings | None = None,
+    facts: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, ShapeModel]:
-    """A cohort in one frame -> its pooled, female and male model.
+    """A cohort in one frame -> its pooled, female and male model, and those of further groups.
 
-    A sex with fewer than two studies has no model of its own. ``facts`` go into the models' metadata.
+    A sex with fewer than two studies has no model of its own. ``facts`` go into the models' metadata; ``groups`` are
+    subjects by the group's name (:func:`groups_of`).
     """
+    import numpy as np
+
     from shapemodel.model import fit_model
 
     sex = done.population.sex
     counts = {"pooled": len(sex), "female": sex.count("F"), "male": sex.count("M")}
     modes = (settings or Settings()).cohort.modes or None
-    return {g: fit_model(done, g, n_modes=modes, metadata=facts) for g, n in counts.items() if n >= LEAST_GROUP}
+    made = {g: fit_model(done, g, n_modes=modes, metadata=facts) for g, n in counts.items() if n >= LEAST_GROUP}
+    for name, who in (groups or {}).items():
+        index = np.array([i for i, s in enumerate(done.population.subjects) if s in set(who)])
+        if len(index) >= LEAST_GROUP:
+            made[name] = fit_model(done, index, n_modes=modes, name=name, metadata=facts)
+    return made
+
+
+def groups_of(conditions: Sequence[str], studies: Sequence[Study]) -> dict[str, list[str]]:
+    """Subjects of each group that ``name: condition`` describes; see :mod:`pipelines.groups`."""
+    from pipelines.groups import select
+
+    return dict(select(text, studies) for text in conditions)
+
+
+def facts(studies: Sequence[Study]) -> dict[str, Any]:
+    """What a model says of its cohort: posture, and how many."""
+    return {"positions": sorted({str(s.position) for s in studies if s.position}), "n": len(studies)}
 
 
 def difference(done: Completion, models: Mapping[str, ShapeModel], *, settings: Settings | None = None) -> Mesh | None:
@@ -182,14 +208,16 @@ def difference(done: Completion, models: Mapping[str, ShapeModel], *, settings: 
 
 def measures(done: Completion, models: Mapping[str, ShapeModel]) -> dict[str, dict[str, tuple[float, float, int]]]:
     """Anatomical measures of each group: name -> (mean, standard deviation, subjects that showed it)."""
+    import numpy as np
+
     from shapemodel.measures import landmarks_of, measure_group
-    from shapemodel.population import group_index
 
     first = next(iter(models.values()))
     landmarks = landmarks_of(first.reference)
     table = {}
-    for group in models:
-        index = group_index(done.population, group)
+    places = {s: i for i, s in enumerate(done.population.subjects)}
+    for group, fitted in models.items():
+        index = np.array([places[s] for s in fitted.subjects])
         own = measure_group(
             done.population.vertices[index], first.reference, landmarks, visible=done.population.visible[index]
         )
@@ -268,6 +296,17 @@ def symmetric_mean(fitted: ShapeModel, matrix: Any = None) -> Mesh:
     return make(fitted, matrix)
 
 
+def size_matched_mean(fitted: ShapeModel, population: Population) -> Mesh:
+    """The mean of a model's subjects, each brought to the cohort's mean size: groups then differ in shape only."""
+    import numpy as np
+
+    from shapemodel.filling import trivial
+    from shapemodel.means import size_matched_mean as make
+
+    index = np.array([i for i, s in enumerate(population.subjects) if s in set(fitted.subjects)])
+    return fitted.mesh(make(trivial(population), index)[0])
+
+
 def mirror_map(fitted: ShapeModel) -> Any:
     """Which points mirror which on the models' common template; the same for all groups."""
     from shapemodel.symmetry import mirror_map as make
@@ -280,7 +319,8 @@ def query(
     *,
     modes: Mapping[int, float] | None = None,
     kind: Any = "gaussian",
-    joint: tuple[int, float] | None = None,
+    joint: tuple[Sequence[int], float] | None = None,
+    among: int | None = None,
     sample: tuple[int, int] | None = None,
     covariates: Mapping[str, Any] | None = None,
     residual_mode: tuple[int, float] | None = None,
@@ -290,7 +330,8 @@ def query(
     Parameters
     ----------
     modes, kind : mode number (from 1) -> percentile, ``gaussian`` or ``empirical``
-    joint : (mode, joint percentile)
+    joint : (modes, joint percentile): by equal parts along these modes
+    among : the joint percentile is over the first so many modes; None: all of the model
     sample : (how many, seed)
     covariates : sex, age_years, height_cm, weight_kg; with ``residual_mode`` (mode, percentile) what they leave over
     """
@@ -310,9 +351,9 @@ def query(
     if len(asked) != 1:
         raise InputError("ask for one thing: --mode with --percentile, --joint, --sample, or covariates such as --age")
     if joint:
-        direction = np.zeros(joint[0])
-        direction[-1] = 1.0
-        return [module.joint_query(fitted, joint[1], direction=direction)]
+        direction = np.zeros(fitted.n_modes)
+        direction[[module.check_mode(fitted, k) for k in joint[0]]] = 1.0
+        return [module.joint_query(fitted, joint[1], direction=direction, degrees=among)]
     if sample:
         return module.sample_shapes(fitted, sample[0], seed=sample[1])
     if modes:
@@ -325,10 +366,20 @@ def query(
     return [by.covariate_query(fitted, known)]
 
 
-def deck_notes(fitted: ShapeModel) -> tuple[str, ...]:
-    """What the header of a deck must say of the model: how many, which posture."""
-    positions = ", ".join(fitted.metadata.get("positions", [])) or "not recorded"
-    return (
-        f"{fitted.group} model of {fitted.n_subjects} subjects",
-        f"patient positions: {positions}; chest CTs are taken lying and breathed in, not sitting",
-    )
+def fit(
+    fitted: ShapeModel, subject: str | Path, *, scheme: str = "shapemodel", settings: Settings | None = None
+) -> Fit:
+    """A model's posterior for a subject: a registered mesh, surfaces, a label map, or landmarks by vertex."""
+    from pipelines.options import read_landmarks
+    from shapemodel import fitting
+    from shapemodel.mesh import read_vtp
+
+    path = Path(subject)
+    if path.suffix.lower() == ".csv":
+        return fitting.fit_landmarks(fitted, read_landmarks(path))
+    if path.suffix.lower() != ".vtp":
+        return fitting.fit_surface(fitted, surfaces(path, scheme=scheme, settings=settings))
+    mesh = read_vtp(path)
+    if len(mesh.vertices) == fitted.n_vertices and "visible" in mesh.arrays:
+        return fitting.fit_vertices(fitted, mesh.vertices, mesh.arrays["visible"].astype(bool), robust=True)
+    return fitting.fit_surface(fitted, mesh)

@@ -44,6 +44,7 @@ STAGE_ENTRY = {
     "template": "pipelines.cohort.template",
     "registration": "pipelines.subject.registration",
     "model": "pipelines.cohort.models",
+    "evaluation": "pipelines.evaluate.evaluation",
     "results": "pipelines.deliver.results",
     "report": "pipelines.review.report",
 }

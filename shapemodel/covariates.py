@@ -22,6 +22,7 @@ from shapemodel.regression import (
     Array,
     Regression,
     Residual,
+    hidden_excess,
     regress,
     residual_covariance,
     residual_modes,
@@ -42,7 +43,8 @@ def covariate_query(
     scores = row @ fit.coefficients
     leverage = float(row @ fit.inverse @ row)
     spread = vertex_sd(model, residual_covariance(fit))
-    mesh = model.mesh(model.instance(scores)).with_arrays(se_mm=spread * np.sqrt(leverage), sd_mm=spread)
+    error = np.sqrt(leverage * (spread**2 + hidden_excess(model)))
+    mesh = model.mesh(model.instance(scores)).with_arrays(se_mm=error, sd_mm=spread)
     warnings = (*few(model), *_outside(fit, values))
     if fit.dropped:
         warnings += (f"{len(fit.dropped)} subjects without these covariates were left out of the regression",)
@@ -56,7 +58,7 @@ def covariate_query(
     details = {
         "r2": fit.r2,
         "cv_error_mm": fit.cv_error_mm,
-        "se_mm": float(np.sqrt(leverage) * np.sqrt((spread**2).mean())),
+        "se_mm": float(np.sqrt((error**2).mean())),
         "residual_sd_mm": float(np.sqrt((spread**2).mean())),
         "degrees": fit.degrees,
     }

@@ -178,14 +178,22 @@ def _result(
     residual: Points,
     ending: tuple[float, int, bool],
 ) -> Fit:
+    """The record of a fit; its variances grow with data that the model cannot explain.
+
+    A model of few people does not hold a new one: what its modes leave over beyond the noise that was assumed is added
+    to every vertex, and the covariance of the scores is scaled to it (as by a reduced chi-square above one).
+    """
     scores, cov = posterior
     rotation, shift = frame
     visible = np.zeros(model.n_vertices, bool)
     visible[index] = True
     own = (model.instance(scores) - shift) @ rotation
-    mesh = model.mesh(own).with_arrays(sd_mm=vertex_sd(model, cov), visible=visible)
-    rms = float(np.sqrt((residual**2).sum(axis=1).mean()))
     noise_mm, steps, converged = ending
+    rms = float(np.sqrt((residual**2).sum(axis=1).mean()))
+    expected = 3 * (noise_mm**2 + model.noise)
+    cov = cov * max(1.0, rms**2 / expected)
+    sd = np.sqrt(vertex_sd(model, cov) ** 2 + max(0.0, rms**2 - expected))
+    mesh = model.mesh(own).with_arrays(sd_mm=sd, visible=visible)
     return Fit(mesh, scores, cov, rotation.T, -shift @ rotation, rms, noise_mm, steps, converged)
 
 

@@ -7,6 +7,7 @@ scores_k sqrt(variances_k) modes_k``, with scores ~ N(0, 1).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -79,6 +80,14 @@ class ShapeModel:
     def n_subjects(self) -> int:
         """n."""
         return len(self.subjects)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that name this model: of mean, modes and variances as they are stored."""
+        digest = hashlib.sha256()
+        for array in (self.mean.astype(np.float32), self.modes, self.variances.astype(np.float32)):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
     @property
     def n_modes(self) -> int:

@@ -1,11 +1,14 @@
-"""Principal components of complete data by the Gram matrix, streamed block by block from memory or disk.
+"""Principal components of complete data, streamed block by block from memory or disk.
 
 For S subjects and D = 3 V coordinates with S below about 5,000 the (S, S) Gram matrix is small: one pass over
-blocks of vertices gives mean and Gram, a second one the modes (Sirovich 1987, the method of snapshots).
+blocks of vertices gives mean and Gram, a second one the modes (Sirovich 1987, the method of snapshots). Above that the
+leading modes come from a randomised range finder with power iterations over blocks of subjects, whose cost is linear
+in S (Halko, Martinsson and Tropp 2011, SIAM Review 53:217, algorithm 4.4).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +17,12 @@ from numpy.typing import NDArray
 
 BLOCK_BYTES = 64 * 2**20
 """Size of a block of vertices in memory: large enough for the matrix product, small beside the budget."""
+
+GRAM_SUBJECTS = 5000
+"""Above this the Gram matrix (200 MB here) and its eigenvectors cost more than passes over the data."""
+
+OVERSAMPLING, POWER_PASSES = 20, 3
+"""Directions beyond the wanted ones, and passes that sharpen them: variances of thoraxes fall slowly beyond mode 20."""
 
 RANK_TOLERANCE = 1e-9
 """Eigenvalues below this share of the largest are rounding, not modes."""
@@ -54,9 +63,12 @@ class Components:
 def principal_components(data: Rows, *, n_modes: int | None = None) -> Components:
     """Mean, modes and scores of S shapes (S, V, 3), in two passes over blocks of vertices.
 
-    Deterministic; ``n_modes`` None keeps every mode above rounding (at most S - 1).
+    Deterministic; ``n_modes`` None keeps every mode above rounding (at most S - 1). More than
+    :data:`GRAM_SUBJECTS` subjects: :func:`leading_components`, when ``n_modes`` is given.
     """
     s, v = int(data.shape[0]), int(data.shape[1])
+    if s > GRAM_SUBJECTS and n_modes is not None:
+        return leading_components(data, n_modes)
     block = max(1, BLOCK_BYTES // (3 * 4 * s))
     mean, gram = np.empty((v, 3)), np.zeros((s, s))
     for start in range(0, v, block):
@@ -75,6 +87,41 @@ def principal_components(data: Rows, *, n_modes: int | None = None) -> Component
         modes[:, start : start + block] = (project.astype(centred.dtype) @ centred).reshape(k, centred.shape[1] // 3, 3)
     sign = mode_signs(modes, mean)
     return Components(mean, modes * sign[:, None, None], value[:k], float(value.sum()), scores * sign)
+
+
+def leading_components(data: Rows, n_modes: int, *, seed: int = 0) -> Components:
+    """The first modes of many shapes (S, V, 3) by a randomised range finder, in passes over blocks of subjects."""
+    s, v = int(data.shape[0]), int(data.shape[1])
+    block = max(1, BLOCK_BYTES // (3 * 4 * v))
+    total = np.zeros((v, 3))
+    for start in range(0, s, block):
+        total += np.asarray(data[start : start + block]).sum(axis=0, dtype=np.float64)
+    mean = total / s
+    wide = min(n_modes + OVERSAMPLING, s - 1, 3 * v)
+    basis = np.random.default_rng(seed).standard_normal((3 * v, wide)).astype(np.float32)
+    for _ in range(POWER_PASSES):
+        image = np.zeros((3 * v, wide))
+        for rows in _subjects(data, mean, block):
+            image += rows.T @ (rows @ basis)
+        basis = np.linalg.qr(image)[0].astype(np.float32)
+    inside, squares = np.empty((s, wide)), 0.0
+    for start, rows in zip(range(0, s, block), _subjects(data, mean, block), strict=True):
+        inside[start : start + len(rows)] = rows @ basis
+        squares += float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
+    u, d, vt = np.linalg.svd(inside, full_matrices=False)
+    value = d**2 / (s - 1)
+    k = min(n_modes, int((value > RANK_TOLERANCE * max(float(value[0]), 1e-30)).sum()))
+    modes = np.ascontiguousarray((basis @ vt[:k].T.astype(np.float32)).T).reshape(k, v, 3)
+    sign = mode_signs(modes, mean)
+    scores = u[:, :k] * np.sqrt(s - 1) * sign
+    return Components(mean, modes * sign[:, None, None], value[:k], squares / (s - 1), scores)
+
+
+def _subjects(data: Rows, mean: NDArray[np.float64], block: int) -> Iterator[NDArray[np.float32]]:
+    """(b, 3 V) centred blocks of subjects."""
+    for start in range(0, int(data.shape[0]), block):
+        part = np.asarray(data[start : start + block])
+        yield (part - mean.astype(part.dtype)).reshape(len(part), -1).astype(np.float32, copy=False)
 
 
 def _centred(data: Rows, start: int, block: int) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapemodel.completion import Completion, CompletionSettings, complete
+from shapemodel.filling import on_nodes
 from shapemodel.mesh import Faces, Points
 from shapemodel.model import ShapeModel, fit_model
 from shapemodel.population import Population, area_weights, rigid_fit
@@ -68,7 +69,12 @@ def compactness(model: ShapeModel) -> Curve:
     share = model.variances / model.total_variance
     error = np.cumsum(np.sqrt(2 / max(model.n_subjects - 1, 1)) * share)
     at = np.arange(1, model.n_modes + 1)
-    return Curve("compactness", DEFINITIONS["compactness"], at, np.cumsum(share), error, {})
+    bones = {}
+    for k in model.reference.labels:
+        own = model.reference.bone == k
+        each = model.variances * (model.modes[:, own].astype(np.float64) ** 2).sum(axis=(1, 2))
+        bones[k] = np.cumsum(each) / max(float(each.sum()) + 3 * int(own.sum()) * model.noise, 1e-30)
+    return Curve("compactness", DEFINITIONS["compactness"], at, np.cumsum(share), error, bones)
 
 
 def generalization(
@@ -88,27 +94,69 @@ def generalization(
     folds : None leaves out one subject at a time; else that many groups, drawn with ``seed``
     surface : distance to the subject's surface, bone by bone, instead of to corresponding vertices
     """
+    name = "generalization_surface" if surface else "generalization"
+    return generalizations(population, modes, names=(name,), folds=folds, settings=settings, seed=seed)[0]
+
+
+def generalizations(
+    population: Population,
+    modes: Sequence[int],
+    *,
+    names: Sequence[str] = ("generalization", "generalization_surface"),
+    nodes: NDArray[np.int64] | None = None,
+    folds: int | None = None,
+    settings: CompletionSettings | None = None,
+    seed: int = 0,
+) -> tuple[Curve, ...]:
+    """Both kinds of generalization from the same models; see :func:`generalization`.
+
+    ``nodes`` : models are built of, and judged at, these vertices alone, which spares time; surfaces stay whole
+    """
     n = population.n_subjects
     if n < 3:
         raise InputError(f"generalization needs at least 3 subjects, got {n}")
     order = np.arange(n) if folds is None else np.random.default_rng(seed).permutation(n)
-    rows, bones = [], []
+    nodes = np.arange(population.n_vertices) if nodes is None else nodes
+    small = population if len(nodes) == population.n_vertices else on_nodes(population, nodes)
     labels = [int(k) for k in np.unique(population.bone)]
-    for left_out in np.array_split(order, n if folds is None else folds):
+    whole: dict[str, list[list[float]]] = {name: [] for name in names}
+    bones: dict[str, list[list[list[float]]]] = {name: [] for name in names}
+    for left_out in np.array_split(order, n if folds is None else min(folds, n)):
         rest = np.setdiff1d(np.arange(n), left_out)
-        model = fit_model(complete(population.take(rest), settings=settings), n_modes=max(modes))
+        model = fit_model(complete(small.take(rest), settings=settings), n_modes=max(modes))
         for i in left_out:
-            distance = _left_out(model, population, int(i), modes, surface=surface)
-            rows.append([_summary(d, surface=surface) for d in distance])
-            bones.append([[_summary(d[population.bone == k], surface=surface) for k in labels] for d in distance])
-    table = np.array(rows)
-    each = np.nanmean(np.array(bones), axis=0) if labels else np.zeros((len(modes), 0))
-    name = "generalization_surface" if surface else "generalization"
+            found = _left_out(model, population, int(i), modes, nodes)
+            for name in names:
+                surface = name.endswith("surface")
+                own = [_surface_distance(population, nodes, f) if surface else f.distance for f in found]
+                whole[name].append([_summary(d, surface=surface) for d in own])
+                bones[name].append([[_summary(d[small.bone == k], surface=surface) for k in labels] for d in own])
+    return tuple(_curve(name, modes, whole[name], bones[name], labels) for name in names)
+
+
+def _curve(
+    name: str, modes: Sequence[int], whole: list[list[float]], bones: list[list[list[float]]], labels: list[int]
+) -> Curve:
+    table, each = np.array(whole), np.array(bones)
+    known = np.isfinite(each).sum(axis=0)
+    mean = np.where(known > 0, np.nansum(each, axis=0) / np.maximum(known, 1), np.nan)
     error = table.std(axis=0, ddof=1) / np.sqrt(len(table))
-    return Curve(
-        name, DEFINITIONS[name], np.array(modes), table.mean(axis=0), error,
-        {k: each[:, j] for j, k in enumerate(labels)},
-    )  # fmt: skip
+    by_bone = {k: mean[:, j] for j, k in enumerate(labels)}
+    return Curve(name, DEFINITIONS[name], np.array(modes), table.mean(axis=0), error, by_bone)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A left-out subject and its reconstruction ``shape`` (m, 3), both in the model's frame.
+
+    ``whole`` (V, 3) is all of the subject; ``distance`` (m,) to corresponding vertices, NaN where not ``visible``
+    """
+
+    subject: int
+    whole: Points
+    shape: Points
+    distance: Array
+    visible: NDArray[np.bool_]
 
 
 def _summary(distance: Array, *, surface: bool) -> float:
@@ -119,13 +167,17 @@ def _summary(distance: Array, *, surface: bool) -> float:
     return float(known.mean() if surface else np.sqrt((known**2).mean()))
 
 
-def _left_out(model: ShapeModel, population: Population, i: int, modes: Sequence[int], *, surface: bool) -> list[Array]:
-    """(V,) distances of a left-out subject from its reconstruction by M modes, NaN where it is not visible."""
-    visible = population.visible[i]
-    weights = area_weights(model.mean, population.faces) * visible
-    x = np.asarray(population.vertices[i], np.float64)
-    rotation, shift = rigid_fit(x, model.mean, weights)
-    x = x @ rotation.T + shift
+def _left_out(
+    model: ShapeModel, population: Population, i: int, modes: Sequence[int], nodes: NDArray[np.int64]
+) -> list[LeftOut]:
+    """A left-out subject and its least-squares reconstruction by M modes on the nodes, for each M."""
+    visible = population.visible[i, nodes]
+    faces = population.faces if len(nodes) == population.n_vertices else np.zeros((0, 3), np.int64)
+    weights = area_weights(model.mean, faces) * visible
+    whole = np.asarray(population.vertices[i], np.float64)
+    rotation, shift = rigid_fit(whole[nodes], model.mean, weights)
+    whole = whole @ rotation.T + shift
+    x = whole[nodes]
     out = []
     basis = model.modes[:, visible].reshape(model.n_modes, -1).astype(np.float64)
     target = (x - model.mean)[visible].ravel()
@@ -133,32 +185,30 @@ def _left_out(model: ShapeModel, population: Population, i: int, modes: Sequence
         m = min(m, model.n_modes)
         b = np.linalg.lstsq(basis[:m].T, target, rcond=None)[0] if m else np.zeros(0)
         shape = model.instance(b / np.sqrt(model.variances[:m]))
-        distance = np.full(len(x), np.nan)
-        if surface:
-            _to_surface(distance, shape, x, population, visible)
-        else:
-            distance[visible] = np.linalg.norm((shape - x)[visible], axis=1)
-        out.append(distance)
+        distance = np.where(visible, np.linalg.norm(shape - x, axis=1), np.nan)
+        out.append(LeftOut(i, whole, shape, distance, visible))
     return out
 
 
-def _to_surface(distance: Array, shape: Points, x: Points, population: Population, visible: NDArray[np.bool_]) -> None:
-    """Fill in distances of the shape's visible vertices to the subject's own bone surfaces."""
+def _surface_distance(population: Population, nodes: NDArray[np.int64], found: LeftOut) -> Array:
+    """(m,) distances of the reconstruction's visible nodes to the subject's own bone surfaces; NaN elsewhere."""
+    distance = np.full(len(nodes), np.nan)
     for k in np.unique(population.bone):
         own = np.flatnonzero(population.bone == k)
         faces: Faces = population.faces[population.bone[population.faces[:, 0]] == k]
-        seen = own[visible[own]]
+        seen = np.flatnonzero((population.bone[nodes] == k) & found.visible)
         if len(faces) and len(seen):
-            local = np.full(len(x), -1)
+            local = np.full(population.n_vertices, -1)
             local[own] = np.arange(len(own))
-            near, _, _ = closest(shape[seen], x[own], local[faces])
-            distance[seen] = np.linalg.norm(near - shape[seen], axis=1)
+            near, _, _ = closest(found.shape[seen], found.whole[own], local[faces])
+            distance[seen] = np.linalg.norm(near - found.shape[seen], axis=1)
+    return distance
 
 
 def specificity(
     model: ShapeModel, shapes: NDArray[np.floating], modes: Sequence[int], *, count: int = 200, seed: int = 0
 ) -> Curve:
-    """How near random shapes of the model lie to real ones.
+    """How near random shapes of the model lie to real ones; by bone, each to the nearest bone of its kind.
 
     Parameters
     ----------
@@ -166,17 +216,33 @@ def specificity(
     count : random shapes; 200 as in the largest published cohort (Davies used 10,000)
     """
     draws = np.random.default_rng(seed).standard_normal((count, model.n_modes))
-    flat = (shapes.reshape(len(shapes), -1) - model.mean.ravel()).astype(np.float32)
-    inside = flat @ model.modes.reshape(model.n_modes, -1).T
+    nearest = _nearest(model, shapes, modes, draws, np.ones(model.n_vertices, bool))
+    bones = {
+        k: _nearest(model, shapes, modes, draws, model.reference.bone == k).mean(axis=1) for k in model.reference.labels
+    }
+    error = nearest.std(axis=1, ddof=1) / np.sqrt(count)
+    return Curve("specificity", DEFINITIONS["specificity"], np.array(modes), nearest.mean(axis=1), error, bones)
+
+
+def _nearest(
+    model: ShapeModel,
+    shapes: NDArray[np.floating],
+    modes: Sequence[int],
+    draws: Array,
+    part: NDArray[np.bool_],
+) -> Array:
+    """(P, N) per-vertex root mean square distance of random shapes to the nearest real one, over a part."""
+    basis = model.modes[:, part].reshape(model.n_modes, -1).astype(np.float64)
+    flat = (shapes[:, part] - model.mean[part]).reshape(len(shapes), -1)
+    inside, gram = flat @ basis.T, basis @ basis.T
     norms = (flat.astype(np.float64) ** 2).sum(axis=1)
-    value, error = [], []
+    out = []
     for m in modes:
         b = draws[:, :m] * np.sqrt(model.variances[:m])
-        square = (b**2).sum(axis=1)[:, None] - 2 * b @ inside[:, :m].T + norms
-        nearest = np.sqrt(np.maximum(square, 0.0).min(axis=1) / model.n_vertices)
-        value.append(nearest.mean())
-        error.append(nearest.std(ddof=1) / np.sqrt(count))
-    return Curve("specificity", DEFINITIONS["specificity"], np.array(modes), np.array(value), np.array(error), {})
+        own = np.einsum("nk,kl,nl->n", b, gram[:m, :m], b)
+        square = own[:, None] - 2 * b @ inside[:, :m].T + norms
+        out.append(np.sqrt(np.maximum(square, 0.0).min(axis=1) / part.sum()))
+    return np.array(out)
 
 
 def learning_curve(
@@ -199,3 +265,15 @@ def learning_curve(
         value.append(np.mean(found))
         error.append(np.std(found, ddof=1) / np.sqrt(draws))
     return Curve("learning", DEFINITIONS["learning"], np.array(sizes), np.array(value), np.array(error), {})
+
+
+def mean_scale(curve: Curve, n_subjects: int) -> float:
+    """mm, c of a learning curve ``L(m) = c sqrt(1 / m + 1 / (n - m))``: c / sqrt(m) is the error of a mean of m."""
+    m = curve.at.astype(np.float64)
+    shape = np.sqrt(1 / m + 1 / (n_subjects - m))
+    return float((curve.value @ shape) / (shape @ shape))
+
+
+def subjects_needed(scale_mm: float, error_mm: float) -> int:
+    """How many subjects a mean needs so that it is expected to lie this near to its population's."""
+    return int(np.ceil((scale_mm / error_mm) ** 2))

@@ -58,7 +58,7 @@ class QueryReport:
         """The report as sentences, one a line."""
         joint = (
             f"Mahalanobis distance {self.mahalanobis:.2f}: joint percentile {self.joint_percentile:.4g} "
-            f"over {self.degrees} mode{'s' if self.degrees != 1 else ''}."
+            f"over {self.degrees} mode{'s' if self.degrees != 1 else ''} (per cent of people nearer to the mean)."
         )
         return [self.what, joint, *(f"Warning: {w}" for w in self.warnings)]
 
@@ -173,11 +173,23 @@ def joint_query(
     scores = d / np.linalg.norm(d) * np.sqrt(chi2.ppf(percentile / 100, dof))
     distance = float(np.linalg.norm(scores))
     report = QueryReport(
-        f"{model.group} model of {model.n_subjects}: joint percentile {percentile:g} along a direction.",
+        f"{model.group} model of {model.n_subjects}: joint percentile {percentile:g} {_along(d)}.",
         "joint", scores, distance, joint_percentile(distance, dof), dof, model.n_subjects,
         (*few(model), *_beyond_sample(model, scores)),
     )  # fmt: skip
     return model.mesh(model.instance(scores)), report
+
+
+def _along(direction: NDArray[np.float64]) -> str:
+    """A direction in words: its modes, and their parts where they are not equal."""
+    used = np.flatnonzero(direction)
+    modes = ", ".join(str(k + 1) for k in used)
+    if len(used) == 1:
+        return f"along mode {modes}, towards its {'high' if direction[used[0]] > 0 else 'low'} side"
+    if np.ptp(direction[used]) == 0:
+        return f"along modes {modes} by equal parts"
+    parts = ", ".join(f"{x:.3g}" for x in direction[used] / np.linalg.norm(direction))
+    return f"along modes {modes} by parts {parts}"
 
 
 def sample_shapes(model: ShapeModel, count: int, *, seed: int) -> list[tuple[Mesh, QueryReport]]:

@@ -134,16 +134,34 @@ def regress(model: ShapeModel, names: Sequence[str] = DEFAULT) -> Regression:
 
 
 def mean_interval(fit: Regression, values: Mapping[str, float | str], *, level: float = 0.95) -> tuple[Array, Array]:
-    """(V, 3) lower and upper limits of the average shape at these covariates, a coordinate (Student's t)."""
+    """(V, 3) lower and upper limits of the average shape at these covariates, a coordinate (Student's t).
+
+    Where some subjects did not show a vertex, what the seen parts do not tell of it rests on fewer people than the
+    regression has; by how much is known from the standard error of the mean (:func:`shapemodel.model.mean_error`).
+    """
     model = fit.model
     row = fit.row(values)
-    half = float(t.ppf((1 + level) / 2, fit.degrees) * np.sqrt(row @ fit.inverse @ row))
+    leverage = float(row @ fit.inverse @ row)
     root = _root(residual_covariance(fit)) * np.sqrt(model.variances)[:, None]
     variance = np.full((model.n_vertices, 3), model.noise)
     for direction in root.T:
         variance += np.tensordot(direction.astype(np.float32), model.modes, 1).astype(np.float64) ** 2
+    variance += hidden_excess(model)[:, None] / 3
+    half = float(t.ppf((1 + level) / 2, fit.degrees)) * np.sqrt(leverage * variance)
     centre = model.instance(row @ fit.coefficients)
-    return centre - half * np.sqrt(variance), centre + half * np.sqrt(variance)
+    return centre - half, centre + half
+
+
+def hidden_excess(model: ShapeModel) -> Array:
+    """(V,) mm2 to add to the summed variances of a vertex so that over n subjects they give the mean's error there.
+
+    Zero where all subjects showed the vertex.
+    """
+    if model.n_subjects < 2:
+        return np.zeros(model.n_vertices)
+    spread = vertex_sd(model, np.eye(model.n_modes)) ** 2
+    excess = model.n_subjects * model.sem**2 - spread
+    return np.where(model.n_seen < model.n_subjects, np.maximum(excess, 0.0), 0.0)
 
 
 def residual_covariance(fit: Regression) -> Array:

@@ -17,7 +17,7 @@ from shapemodel.reasons import InputError, StudyError
 
 VERBS = [
     "scan", "run", "segment", "surfaces", "template", "register", "model", "mean", "query", "report", "demo",
-    "export", "edit", "preview",
+    "fit", "export", "edit", "preview",
 ]  # fmt: skip
 
 

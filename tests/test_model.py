@@ -198,3 +198,20 @@ def test_a_handful_of_subjects_keep_the_registrations_continuation() -> None:
     nowhere = np.where(part.visible[..., None], full.vertices, 0.0)
     filled = complete(replace(full, vertices=nowhere, visible=part.visible), settings=QUICK)
     assert np.linalg.norm(filled.population.vertices - 0.0, axis=2).min() > 1.0  # zeros were not believed
+
+
+def test_leading_components_are_those_of_the_gram_matrix() -> None:
+    """The way of large cohorts, on one where both can be done: variances, modes and scores agree."""
+    from shapemodel.pca import leading_components, principal_components
+
+    rng = np.random.default_rng(3)
+    basis = rng.normal(size=(30, 3 * 400))
+    shapes = (rng.normal(size=(300, 30)) * 10 * 0.85 ** np.arange(30)) @ basis + 0.3 * rng.normal(size=(300, 1200))
+    shapes = (shapes + 500 * rng.normal(size=1200)).reshape(300, 400, 3).astype(np.float32)
+    gram, found = principal_components(shapes, n_modes=10), leading_components(shapes, 10)
+    np.testing.assert_allclose(found.mean, gram.mean, atol=1e-4)
+    np.testing.assert_allclose(found.variances, gram.variances, rtol=1e-4)
+    assert found.total == pytest.approx(gram.total, rel=1e-4)
+    cosines = np.einsum("kvi,kvi->k", found.modes.astype(float), gram.modes.astype(float))
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    np.testing.assert_allclose(found.scores, gram.scores, atol=0.02)

@@ -159,6 +159,8 @@ def test_no_library_module_is_imported_but_not_hashed(stage: str) -> None:
         ("shapemodel.topology", {"surfaces", "template", "registration", "model", "results"}),
         ("shapemodel.prongs", {"template"}),
         ("shapemodel.walks", {"template", "registration", "model", "results"}),
+        ("shapemodel.quality", {"evaluation"}),
+        ("pipelines.judged", {"report"}),
         ("pipelines.gate", {"results", "report"}),
         ("pipelines.selection", {"report"}),
         ("pipelines.deliver", {"results", "report"}),

@@ -14,7 +14,7 @@ from typing import Any
 
 from shapemodel.anatomy import RIBS, STERNUM, VERTEBRAE, bone
 from shapemodel.reasons import FLAGS, REASONS
-from shapemodel.report.charts import scree_svg, strip_svg
+from shapemodel.report.charts import lines_svg, scree_svg, strip_svg
 
 STATUSES = ("complete", "cut", "absent")
 UNKNOWN = "unknown"
@@ -75,6 +75,26 @@ class ShapeEntry:
 
 
 @dataclass(frozen=True)
+class Chart:
+    """Curves over one axis: a thick line for the whole, thin ones for its parts.
+
+    Attributes
+    ----------
+    title, note : words above and below
+    across, up : what the axes are
+    at : positions along the axis
+    lines : name -> values (None: unknown); the first is the whole
+    """
+
+    title: str
+    across: str
+    up: str
+    at: Sequence[float]
+    lines: Mapping[str, Sequence[float | None]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table with a title, column names, rows of cells, and words under it."""
 
@@ -95,6 +115,7 @@ class ReportData:
     studies : the cohort in manifest order
     means, difference, modes : shapes to show; ``modes`` holds (minus, plus) pairs
     scree : model name -> share of the variance by mode
+    charts : how good the models are
     tables : further tables in order
     provenance : name -> value
     notice : a sentence about what is not on the page (pictures that could not be made), or empty
@@ -107,6 +128,7 @@ class ReportData:
     difference: tuple[ShapeEntry, ...] = ()
     modes: tuple[tuple[ShapeEntry, ShapeEntry], ...] = ()
     scree: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     notice: str = ""
@@ -135,6 +157,7 @@ def render(data: ReportData) -> str:
         meanings=FLAGS,
         scree=scree_svg(data.scree) if data.scree else "",
         strips=_strips(data.studies),
+        drawn=[(c, lines_svg(c.at, c.lines, c.across, c.up)) for c in data.charts],
     )
 
 

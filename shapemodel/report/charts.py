@@ -74,3 +74,80 @@ def strip_svg(points: Sequence[tuple[str, float, str]], *, width: int = 120, hei
     )
     line = f'<line x1="8" x2="{width - 8}" y1="{height / 2}" y2="{height / 2}" stroke="#ccc"/>'
     return Markup(f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}">{line}{dots}</svg>')
+
+
+KIND_COLORS = {"rib": "#9db4c7", "sternum": "#c78a2c", "vertebra": "#b9a3c9"}
+"""Thin lines of bones, by the first part of their names."""
+WHOLE_COLORS = ("#22262a", "#b3446c", "#2f6f9f")
+TICKS = 5
+
+
+def lines_svg(
+    at: Sequence[float],
+    lines: Mapping[str, Sequence[float | None]],
+    across: str,
+    up: str,
+    *,
+    width: int = 560,
+    height: int = 260,
+) -> Markup:
+    """Curves from zero: bones thin in the colour of their kind, everything else thick; a tip on each names it."""
+    left, bottom, top, right = 48, 40, 16, 12
+    known = [float(v) for values in lines.values() for v in values if v is not None]
+    if not known or not len(at):
+        return Markup("")
+    most, step = nice_top(max(known))
+    low, high = min(at), max(at)
+
+    def place(x: float, y: float) -> str:
+        along = (x - low) / ((high - low) or 1.0)
+        return f"{left + along * (width - left - right):.1f},{top + (height - top - bottom) * (1 - y / most):.1f}"
+
+    parts = []
+    for k in range(round(most / step) + 1):
+        y = float(place(low, k * step).split(",")[1])
+        parts.append(
+            f'<line x1="{left}" x2="{width - right}" y1="{y}" y2="{y}" stroke="#ddd"/>'
+            f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" font-size="11">{k * step:g}</text>'
+        )
+    thick = 0
+    named = sorted(lines.items(), key=lambda item: _kind(item[0]) is None)
+    for name, values in named:
+        points = [place(x, float(y)) for x, y in zip(at, values, strict=False) if y is not None]
+        kind = _kind(name)
+        color, stroke = (KIND_COLORS[kind], 0.9) if kind else (WHOLE_COLORS[thick % len(WHOLE_COLORS)], 2.4)
+        tip = f"{name}: " + ", ".join(f"{x:g}: {y:.3g}" for x, y in zip(at, values, strict=False) if y is not None)
+        parts.append(
+            f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="{stroke}">'
+            f"<title>{escape(tip)}</title></polyline>"
+        )
+        if not kind:
+            parts.append(
+                f'<text x="{left + 8 + 90 * thick}" y="11" fill="{color}" font-size="11">{escape(name)}</text>'
+            )
+            thick += 1
+    for x in at if len(at) <= 12 else at[:: -(-len(at) // 12)]:
+        px = place(x, 0).split(",")[0]
+        parts.append(f'<text x="{px}" y="{height - bottom + 15}" text-anchor="middle" font-size="11">{x:g}</text>')
+    words = f'<text x="{width - right}" y="{height - 8}" text-anchor="end" font-size="11">{escape(across)}</text>'
+    words += f'<text x="{left}" y="{height - 8}" font-size="11">up: {escape(up)}</text>'
+    label = escape(f"{up} against {across}")
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">'
+        f"{''.join(parts)}{words}</svg>"
+    )
+
+
+def _kind(name: str) -> str | None:
+    first = name.split("_")[0]
+    return first if first in KIND_COLORS else None
+
+
+def nice_top(value: float) -> tuple[float, float]:
+    """Upper end of an axis from zero and the distance of its ticks: 1, 2 or 5 times a power of ten."""
+    from math import ceil, floor, log10
+
+    rough = max(value, 1e-9) / TICKS
+    power = 10.0 ** floor(log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    return step * ceil(max(value, 1e-9) / step - 1e-9), step
