@@ -27,8 +27,9 @@ CONTRAST_ML = 25.0
 RATIO = (0.7, 1.43)
 """Volume of a rib to its mirror; beyond, one of them lacks or has too much."""
 DISC_OK = 0.4
-HOLD_OK = 0.7
-"""Processes of L1 are one with it up to 0.92-0.97 of their cortex' HU, ribs with their vertebrae up to 0.3-0.55."""
+HOLD_OK = 0.57
+"""Processes of L1 are one with it up to 0.9-1 of their cortex' HU, one short one up to 0.62; ribs with their vertebrae
+up to 0.3-0.55."""
 ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
 LUNG_RATIO = 0.5
