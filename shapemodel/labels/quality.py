@@ -32,6 +32,8 @@ HOLD_OK = 0.57
 up to 0.3-0.55."""
 ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
+STERNUM_ML = 25.0
+"""Whole ones hold 32-92 mL; one that came out as shreds of a thin cortex held 14."""
 LUNG_RATIO = 0.5
 CARTILAGE_ML = 6.0
 """4 cm of a calcified first cartilage; up to 4 mL are cut off ordinary scans of the middle-aged."""
@@ -150,6 +152,8 @@ def study_flags(
         out.append(Flag(records.FIELD, cut[0], f"the top of the scan cuts {len(cut)} ribs below the first"))
     if bones[STERNUM].status == "absent":
         out.append(Flag(records.STERNUM_ODD, STERNUM, "no sternum was found"))
+    elif bones[STERNUM].status == "complete" and bones[STERNUM].volume_ml < STERNUM_ML:
+        out.append(Flag(records.STERNUM_ODD, STERNUM, f"only {bones[STERNUM].volume_ml:.0f} mL of it were found"))
     return tuple(out)
 
 
