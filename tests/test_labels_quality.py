@@ -29,7 +29,8 @@ FINE = {
 def codes(measures=None, bones=None, trimmed=None) -> set[str]:
     empty = np.zeros(0)
     numbering = Numbering(np.zeros((1, 1, 1), np.uint8), {}, Discs(empty, empty, empty), 0.9, 20, (), (), 1, ())
-    all_bones = {k: BoneStatus("complete", (), 0.9, 20.0, 1) for k in MODEL_LABELS} | (bones or {})
+    all_bones = {k: BoneStatus("complete", (), 0.9, 20.0, 1) for k in MODEL_LABELS}
+    all_bones |= {STERNUM: BoneStatus("complete", (), 0.9, 50.0, 1)} | (bones or {})
     return {f.code for f in study_flags(FINE | (measures or {}), numbering, all_bones, trimmed or {})}
 
 
@@ -58,6 +59,8 @@ def test_bones_are_flagged_for_what_they_are():
     assert codes(trimmed={rib("left", 1): 8.5}) == {"cartilage_bridge"}
     assert codes(trimmed={rib("left", 1): 3.5}) == set()
     assert codes(bones={STERNUM: BoneStatus("absent")}) == {"sternum_odd"}
+    assert codes(bones={STERNUM: BoneStatus("complete", (), 0.9, 14.0, 1)}) == {"sternum_odd"}
+    assert codes(bones={STERNUM: BoneStatus("cut", ("zmax",), 0.9, 14.0, 1)}) == set()
     assert codes(bones={RIBS[4]: BoneStatus("complete", (), 0.9, 8.0, 1)}) == {"side_ratio"}
     assert codes(bones={RIBS[4]: BoneStatus("complete", (), 0.9, 20.0, 2)}) == {"pieces"}
 

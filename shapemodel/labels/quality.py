@@ -27,10 +27,13 @@ CONTRAST_ML = 25.0
 RATIO = (0.7, 1.43)
 """Volume of a rib to its mirror; beyond, one of them lacks or has too much."""
 DISC_OK = 0.4
-HOLD_OK = 0.7
-"""Processes of L1 are one with it up to 0.92-0.97 of their cortex' HU, ribs with their vertebrae up to 0.3-0.55."""
+HOLD_OK = 0.57
+"""Processes of L1 are one with it up to 0.9-1 of their cortex' HU, one short one up to 0.62; ribs with their vertebrae
+up to 0.3-0.55."""
 ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
+STERNUM_ML = 25.0
+"""Whole ones hold 32-92 mL; one that came out as shreds of a thin cortex held 14."""
 LUNG_RATIO = 0.5
 CARTILAGE_ML = 6.0
 """4 cm of a calcified first cartilage; up to 4 mL are cut off ordinary scans of the middle-aged."""
@@ -149,6 +152,8 @@ def study_flags(
         out.append(Flag(records.FIELD, cut[0], f"the top of the scan cuts {len(cut)} ribs below the first"))
     if bones[STERNUM].status == "absent":
         out.append(Flag(records.STERNUM_ODD, STERNUM, "no sternum was found"))
+    elif bones[STERNUM].status == "complete" and bones[STERNUM].volume_ml < STERNUM_ML:
+        out.append(Flag(records.STERNUM_ODD, STERNUM, f"only {bones[STERNUM].volume_ml:.0f} mL of it were found"))
     return tuple(out)
 
 

@@ -175,6 +175,11 @@ def _returns(one: Start, other: Start) -> bool:
 
 ORPHAN_ML = 0.15
 ORPHAN_LUNG_MM = 16.0
+RISE_MM = 6.0
+"""In front of the canal ribs sink towards their ends; what rises by more from where it would be tied on is a clavicle
+or the cartilage of another rib."""
+AHEAD_MM = 20.0
+"""So far in front of the canal that is sure, also behind the bulge of a rib in a kyphosis."""
 BRIDGE_MM = 30.0
 """Longest gap in a rib that is bridged: a fracture, or cortex too thin to be seen over an intercostal width."""
 
@@ -233,11 +238,19 @@ def attach_orphans(work: Work, comps: NDArray[np.int32], ribs: NDArray[np.uint8]
         if (ribs[box][mask] > 0).any() or np.median(work.lung_mm[box][mask]) > ORPHAN_LUNG_MM:
             continue
         pts = _points(work, mask, box)
-        label = _continues(pts, ends)
+        label = _continues(pts, {k: q for k, q in ends.items() if not _rises(work, pts, q)})
         seen.append((int(component), float(ml[component]), label))
         if label:
             ribs[box][mask] = label
     return seen
+
+
+def _rises(work: Work, pts: NDArray[np.float64], rib: NDArray[np.float64]) -> bool:
+    """Whether a piece at the front lies above the nearest place of a rib, headwards (points z, y, x in mm)."""
+    centre = pts.mean(axis=0)
+    near = rib[int(np.linalg.norm(rib - centre, axis=1).argmin())]
+    middle = float(work.canal.at_z(centre[:1])[0, 0])
+    return bool(middle - centre[1] > AHEAD_MM and centre[0] - near[0] > RISE_MM)
 
 
 def _points(work: Work, mask: Mask, box: tuple[slice, ...]) -> NDArray[np.float64]:

@@ -135,20 +135,21 @@ def fill_cups(labels: NDArray[np.uint8], ribs: list[int], canal_yx: NDArray[np.f
     for key, found in enumerate(ndi.find_objects(labels, max_label=max(ribs)), start=1):
         if found is None or key not in ribs:
             continue
-        pad = [int(CUP_CLOSE_MM / s) + 1 for s in spacing]
-        box = tuple(slice(max(0, b.start - p), b.stop + p) for b, p in zip(found, pad, strict=True))
-        own = labels[box] == key
-        middle = canal_yx[box[0]]
-        y, x = (np.arange(labels.shape[k])[box[k]] * spacing[k] for k in (1, 2))
+        own = labels[found] == key
+        middle = canal_yx[found[0]]
+        y, x = (np.arange(labels.shape[k])[found[k]] * spacing[k] for k in (1, 2))
         front = own & (middle[:, :1] - y[None] > FRONT_MM)[:, :, None]
         if not front.any():
             continue
         beside = np.abs(x[None] - middle[:, 1:])[:, None, :]
         inner = float(np.where(front, beside, np.inf).min())
         end = front & (beside < inner + CUP_MM)
-        wide = np.pad(end, [(p, p) for p in pad])
+        box = bounding_box(end, 0.0, spacing)
+        pad = [int(CUP_CLOSE_MM / s) + 1 for s in spacing]
+        wide = np.pad(end[box], [(p, p) for p in pad])
         closed = ~grow(~grow(wide, CUP_CLOSE_MM, spacing), CUP_CLOSE_MM, spacing)
-        labels[box][closed[tuple(slice(p, -p) for p in pad)] & (labels[box] == 0)] = key
+        view = labels[found][box]
+        view[closed[tuple(slice(p, -p) for p in pad)] & (view == 0)] = key
 
 
 def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]:
