@@ -41,6 +41,8 @@ TAUBIN_STEP, PASS_BAND = 0.5, 0.15
 VOLUME_ROUNDS = 3
 """Corrections of the volume after contouring; each leaves about a hundredth of the error."""
 
+SLIVER_STEP = 0.2
+"""Step along the normals, in radii of the body, above which it is no correction any more; contours need hundredths."""
 
 REPAIR_SHARE = 0.05
 """A handle is mended where it is: a repair that changes the volume by more has cut the bone and is not taken."""
@@ -269,8 +271,16 @@ def keep_pieces(vertices: Points, faces: Faces, share: float) -> tuple[Points, F
 
 
 def to_volume(vertices: Points, faces: Faces, target: float) -> Points:
-    """Move a closed surface along its normals until it encloses ``target`` mm3."""
+    """Move a closed surface along its normals until it encloses ``target`` mm3.
+
+    A sliver (the last slice of a bone, a handful of triangles) would have to move by its own size, and such steps run
+    away: it is scaled about its middle instead.
+    """
     for _ in range(VOLUME_ROUNDS):
-        area = float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum()) / 2
-        vertices = vertices + vertex_normals(vertices, faces) * ((target - volume(vertices, faces)) / area)
+        area, now = float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum()) / 2, volume(vertices, faces)
+        if now > 0 and abs(target - now) > SLIVER_STEP * 3 * now:
+            middle = vertices.mean(axis=0)
+            vertices = middle + (vertices - middle) * np.cbrt(target / now)
+        else:
+            vertices = vertices + vertex_normals(vertices, faces) * ((target - now) / area)
     return vertices
