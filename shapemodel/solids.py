@@ -111,6 +111,7 @@ def _fill_bone(gmsh: Any, vertices: Points, faces: Faces, name: str) -> tuple[Po
     gmsh.model.geo.synchronize()
     try:
         gmsh.model.mesh.generate(3)
+        gmsh.model.mesh.optimize("Netgen")  # least scaled Jacobian .18 instead of .14, without touching the surface
     except Exception as error:  # gmsh raises a bare Exception
         raise InputError(f"{name}: its surface cannot be filled with tetrahedra: {error}") from error
     tags, places, _ = gmsh.model.mesh.getNodes()
