@@ -41,9 +41,6 @@ TAUBIN_STEP, PASS_BAND = 0.5, 0.15
 VOLUME_ROUNDS = 3
 """Corrections of the volume after contouring; each leaves about a hundredth of the error."""
 
-SLIVER_STEP = 0.2
-"""Step along the normals, in radii of the body, above which it is no correction any more; contours need hundredths."""
-
 REPAIR_SHARE = 0.05
 """A handle is mended where it is: a repair that changes the volume by more has cut the bone and is not taken."""
 
@@ -273,14 +270,14 @@ def keep_pieces(vertices: Points, faces: Faces, share: float) -> tuple[Points, F
 def to_volume(vertices: Points, faces: Faces, target: float) -> Points:
     """Move a closed surface along its normals until it encloses ``target`` mm3.
 
-    A sliver (the last slice of a bone, a handful of triangles) would have to move by its own size, and such steps run
-    away: it is scaled about its middle instead.
+    On a sliver (the last slice of a bone, a handful of triangles) steps along the normals are as long as the body and
+    run away; one that leaves the volume no nearer to its target is a scaling about the middle instead.
     """
     for _ in range(VOLUME_ROUNDS):
         area, now = float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum()) / 2, volume(vertices, faces)
-        if now > 0 and abs(target - now) > SLIVER_STEP * 3 * now:
+        moved = vertices + vertex_normals(vertices, faces) * ((target - now) / area)
+        if now > 0 and abs(volume(moved, faces) - target) >= abs(now - target):
             middle = vertices.mean(axis=0)
-            vertices = middle + (vertices - middle) * np.cbrt(target / now)
-        else:
-            vertices = vertices + vertex_normals(vertices, faces) * ((target - now) / area)
+            moved = middle + (vertices - middle) * np.cbrt(target / now)
+        vertices = moved
     return vertices
