@@ -20,7 +20,7 @@ from pipelines import gate, verbs
 from pipelines.cohort import TEMPLATE_FILE, model_file
 from pipelines.settings import ReportSettings
 from shapemodel.mesh import read_vtp
-from shapemodel.meshquality import assess
+from shapemodel.meshquality import TEMPLATE_GATE, assess
 
 
 def gate_(study: str) -> None:
@@ -29,6 +29,11 @@ def gate_(study: str) -> None:
     groups = [g for g in ("female", "male", "pooled") if (place / model_file(g)).is_file()]
     template = read_vtp(place / TEMPLATE_FILE)
     passed, raw_passed, ids, count = 0, 0, set(), 0
+    own = assess(template, TEMPLATE_GATE)
+    say(
+        f"template, its own gate: {'passed' if own.passed else 'FAILED'} min angle {own.whole.min_angle:.1f}, "
+        f"1st percentile {own.whole.min_angle_99:.1f}, {len(own.intersections.pairs)} cuts"
+    )
     for group in groups:
         fitted = verbs.read_model(place / model_file(group))
         clock = Clock()

@@ -150,12 +150,12 @@ def one_cost(what: str, s: int, v: int, out: Any) -> None:
             out.put((clock.spent, peak_gib()))
 
 
-def cost(small: bool) -> None:
+def cost(small: bool, most: int = 10**9) -> None:
     """Slopes of processor seconds and memory over the number of subjects, and where they lead."""
     v = 4500 if small else VERTICES
-    sizes: dict[str, Sequence[int]] = {"randomised PCA": (300, 600, 1200), "missing": (100, 200, 400)}
-    for what, counts in sizes.items():
-        rows = []
+    sizes: dict[str, Sequence[int]] = {"randomised PCA": (150, 300, 600, 1200), "missing": (150, 300, 600)}
+    for what, every in sizes.items():
+        counts, rows = [s for s in every if s <= most], []
         for s in counts:
             context = get_context("spawn")
             out = context.Queue()
@@ -176,8 +176,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("--small", action="store_true", help="small sizes, for a trial")
+    parser.add_argument("--most", type=int, default=10**9, help="cost: at most so many subjects")
     chosen = parser.parse_args()
-    parts[chosen.part](chosen.small)
+    if chosen.part == "cost":
+        cost(chosen.small, chosen.most)
+    else:
+        parts[chosen.part](chosen.small)
 
 
 if __name__ == "__main__":

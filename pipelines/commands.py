@@ -171,6 +171,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "mean": modelling.mean,
     "query": modelling.query,
     "export": modelling.export,
+    "solids": modelling.solids,
     "fit": modelling.fit,
     "edit": edit,
     "preview": preview,

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import gate, measured, telling, verbs
-from pipelines.cohort import DIFFERENCE_FILE, POPULATION_FILE, model_file
+from pipelines.cohort import DIFFERENCE_FILE, POPULATION_FILE, TEMPLATE_FILE, model_file
 from pipelines.costs import Timing
 from pipelines.settings import Settings
 from pipelines.workspace import COHORT, Outcome, Record, Workspace, run_stage, stage_key, write_text
 from shapemodel import render
 from shapemodel.anatomy import bone
 from shapemodel.mesh import Mesh, read_vtp, vertex_areas
-from shapemodel.meshquality import Verdict, assess
+from shapemodel.meshquality import TEMPLATE_GATE, Verdict, assess
 from shapemodel.ready import Ready
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def results(workspace: Workspace, settings: Settings) -> tuple[Record, Timing | 
 
         models = {g: verbs.read_model(workspace.folder() / model_file(g)) for g in model_record.numbers["groups"]}
         shapes, quality = finished(models, read_population(workspace.folder() / POPULATION_FILE), settings)
+        quality.note_template(read_vtp(workspace.folder() / TEMPLATE_FILE))
         for name, mesh in shapes.items():
             write_all(mesh, work / name)
         numbers: dict[str, Any] = {"means": sorted(shapes), "notice": problem, **quality_numbers(quality)}
@@ -100,6 +101,13 @@ class Quality:
         self.costs[name] = found.cost if found else "as it is"
         self.ids.add(gate.ids_of(made))
         return made
+
+    def note_template(self, mesh: Mesh) -> None:
+        """Enter the template, by its own gate."""
+        verdict = assess(mesh, TEMPLATE_GATE)
+        self.verdicts[gate.TEMPLATE], self.costs[gate.TEMPLATE] = verdict, "as it is, by its own gate"
+        self.rows[gate.TEMPLATE] = gate.row(verdict, len(mesh.faces))
+        self.ids.add(gate.ids_of(mesh))
 
 
 def finished(models: Mapping[str, Any], population: Population, settings: Settings) -> tuple[dict[str, Mesh], Quality]:
@@ -138,7 +146,7 @@ def quality_numbers(quality: Quality) -> dict[str, Any]:
     """What the record of the stage keeps of the gate."""
     return {
         "quality": quality.rows,
-        "parts": gate.worst_by_part(list(quality.verdicts.values())),
+        "parts": gate.worst_by_part([v for name, v in quality.verdicts.items() if name != gate.TEMPLATE]),
         "same_ids": len(quality.ids) == 1,
     }
 

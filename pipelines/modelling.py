@@ -164,9 +164,27 @@ def export(args: argparse.Namespace) -> None:
 
     title, notes = telling.told(mesh)
     info = DeckInfo(title=args.title or title or Path(args.shape).stem, units=args.units, notes=notes)
+    if args.solids:
+        from shapemodel.export.solid_decks import write_solid_deck
+        from shapemodel.solids import carry, read_solids
+
+        shape = carry(read_solids(args.solids), mesh)
+        say(args, f"{write_solid_deck(shape, path, info)}: {shape.summary}")
+        return
     mesh, cost = (mesh, "") if args.raw else gate.passed_as_it_is(mesh, path)
     for written in write_shape(mesh, path, info, split=args.split):
         say(args, f"{written}: {cost}" if cost else str(written))
+
+
+def solids(args: argparse.Namespace) -> None:
+    """``shapemodel solids``."""
+    from shapemodel.mesh import read_vtp
+    from shapemodel.solids import carry, fill, write_solids
+
+    path = output(args, BUNDLE)
+    template = read_vtp(args.template)
+    made = fill(template)
+    say(args, f"{write_solids(made, path)}: {carry(made, template).summary}")
 
 
 def pairs(args: argparse.Namespace, mesh: Mesh, path: Path) -> Path:

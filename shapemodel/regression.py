@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from shapemodel.model import ShapeModel
+from shapemodel.pca import GROWTH_COSINE
 from shapemodel.reasons import InputError
 
 DEFAULT = ("sex", "age_years", "height_cm", "weight_kg")
@@ -170,16 +171,24 @@ def residual_covariance(fit: Regression) -> Array:
 
 
 def residual_modes(fit: Regression) -> Residual:
-    """Principal components, in mm, of what the covariates leave over; signs by the first large score."""
+    """Principal components, in mm, of what the covariates leave over; positive is growth, as for modes of a model."""
     root = np.sqrt(fit.model.variances)
     value, vector = np.linalg.eigh(residual_covariance(fit) * root[:, None] * root)
     order = np.argsort(value)[::-1][: min(fit.degrees, len(value))]
     value, vector = np.maximum(value[order], 0.0), vector[:, order]
-    peak = vector[np.argmax(np.abs(vector), axis=0), np.arange(len(order))]
-    vector = vector * np.where(peak < 0, -1, 1)
+    vector = vector * _growth_signs(fit.model, vector)
     keep = value > MIN_TOLERANCE * max(float(value.max(initial=0.0)), MIN_TOLERANCE)
     directions = (vector[:, keep] * np.sqrt(value[keep]) / root[:, None]).T
     return Residual(directions, value[keep])
+
+
+def _growth_signs(model: ShapeModel, vector: Array) -> Array:
+    """(R,) +-1 by movement away from the mean's centroid; by the largest part where a direction hardly grows."""
+    outward = (model.mean - model.mean.mean(axis=0)).astype(np.float32)
+    growth = np.tensordot(model.modes, outward, 2).astype(np.float64) / max(float(np.linalg.norm(outward)), 1e-30)
+    cosine = growth @ vector
+    peak = vector[np.argmax(np.abs(vector), axis=0), np.arange(vector.shape[1])]
+    return np.where(np.where(np.abs(cosine) > GROWTH_COSINE, cosine, peak) < 0, -1.0, 1.0)
 
 
 def _root(covariance: Array) -> Array:

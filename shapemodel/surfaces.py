@@ -41,7 +41,6 @@ TAUBIN_STEP, PASS_BAND = 0.5, 0.15
 VOLUME_ROUNDS = 3
 """Corrections of the volume after contouring; each leaves about a hundredth of the error."""
 
-
 REPAIR_SHARE = 0.05
 """A handle is mended where it is: a repair that changes the volume by more has cut the bone and is not taken."""
 
@@ -269,8 +268,16 @@ def keep_pieces(vertices: Points, faces: Faces, share: float) -> tuple[Points, F
 
 
 def to_volume(vertices: Points, faces: Faces, target: float) -> Points:
-    """Move a closed surface along its normals until it encloses ``target`` mm3."""
+    """Move a closed surface along its normals until it encloses ``target`` mm3.
+
+    On a sliver (the last slice of a bone, a handful of triangles) steps along the normals are as long as the body and
+    run away; one that leaves the volume no nearer to its target is a scaling about the middle instead.
+    """
     for _ in range(VOLUME_ROUNDS):
-        area = float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum()) / 2
-        vertices = vertices + vertex_normals(vertices, faces) * ((target - volume(vertices, faces)) / area)
+        area, now = float(np.linalg.norm(face_normals(vertices, faces), axis=1).sum()) / 2, volume(vertices, faces)
+        moved = vertices + vertex_normals(vertices, faces) * ((target - now) / area)
+        if now > 0 and abs(volume(moved, faces) - target) >= abs(now - target):
+            middle = vertices.mean(axis=0)
+            moved = middle + (vertices - middle) * np.cbrt(target / now)
+        vertices = moved
     return vertices

@@ -17,7 +17,7 @@ from shapemodel.reasons import InputError, StudyError
 
 VERBS = [
     "scan", "run", "segment", "surfaces", "template", "register", "model", "mean", "query", "report", "demo",
-    "fit", "export", "edit", "preview",
+    "fit", "solids", "export", "edit", "preview",
 ]  # fmt: skip
 
 

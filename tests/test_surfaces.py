@@ -158,3 +158,16 @@ def test_real_label_maps(real: Path, study: str) -> None:
         v, f, _ = mesh.select(label)
         assert open_edges(f) == 0
         assert volume(v, f) == pytest.approx((array == label).sum() * voxel, rel=0.01)
+
+
+@pytest.mark.parametrize("voxels", [1, 2, 3])
+def test_a_sliver_at_the_edge_of_the_scan_stays_where_it_is(voxels: int) -> None:
+    """A few voxels of a bone in the last slice: a small closed surface, not a thing of kilometres."""
+    array = np.zeros((20, 40, 40), np.uint8)
+    array[4:, 10:30, 10:30] = 36
+    array[0, 18, 18 : 18 + voxels] = 37
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.7, 0.7, 2.0))
+    v, f, _ = labels_to_mesh(image).select(37)
+    assert np.abs(v - [18 * 0.7, 18 * 0.7, 0]).max() < 6
+    assert 0 < volume(v, f) < 4 * voxels * 0.98

@@ -151,7 +151,7 @@ def make_deck(mesh: Mesh, info: DeckInfo | None = None) -> Deck:
         raise InputError("deck: expected finite coordinates, found NaN or infinity; fit the shape again")
     face_bone = mesh.bone[mesh.faces[:, 0]]
     thickness = mesh.arrays.get("thickness_mm")
-    node_ids, element_ids = _numbers(mesh.bone), _numbers(face_bone)
+    node_ids, element_ids = numbers(mesh.bone), numbers(face_bone)
     sets = {b.name: node_ids[mesh.bone == b.label] for b in BONES if (mesh.bone == b.label).any()}
     if "origin" in mesh.arrays:
         origin = np.asarray(mesh.arrays["origin"])
@@ -174,7 +174,7 @@ def _pid(label: int) -> int:
     return label * 100 + 1
 
 
-def _numbers(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def numbers(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """``label * 100,000 + 1, 2 ...`` counted within each label, in order of appearance."""
     ids = np.zeros(len(labels), dtype=np.int64)
     for k in np.unique(labels):
