@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
+from shapemodel.registration.profile import SHIFTS, STEP_MM, relief, shift, unlike
+from shapemodel.registration.target import draw
 from shapemodel.walks import edge_graph, far_ends, head_first, walk
 
 BIN_MM = 8.0
@@ -28,6 +30,21 @@ TIP = 8
 
 STATIONS = np.linspace(0.1, 0.9, 9)
 """Fractions of a rib's length whose place is anchored when both of its ends are known."""
+
+SURFACE_POINTS = 3000
+"""Points on a rib of the template from which its relief is read: its vertices are 2-3 mm apart, too few."""
+
+EVERY = 1
+"""Every second sample of the target says enough of its length and relief."""
+
+SMOOTHINGS = 4
+"""Passes that take ridges out of a centreline: about 11 mm."""
+
+END_MM = 1.5
+"""Standard deviation of an end that is known."""
+
+LOOSE_MM = np.array([12.0, 1.5])
+"""That of the prior of an end in the search for places of the shaft: of one that is not known, of one that is."""
 
 LEAST_SAMPLES = 100
 """A rib with fewer samples of real surface says nothing of its length."""
@@ -54,8 +71,9 @@ DISAGREE_MM = {"head": 8.0, "front": 14.0}
 @dataclass(frozen=True)
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
-    both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between and their (n,) fractions of
-    the length."""
+    both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between; (n,) fraction of the length
+    of each vertex, as measured along the centreline, and that ``length`` in mm; ``corner`` (m, 3) vertices and ``bary``
+    (m, 3) of points spread evenly over its surface."""
 
     index: int
     ids: NDArray[np.int64]
@@ -65,6 +83,13 @@ class Shaft:
     whole: tuple[bool, bool]
     stations: NDArray[np.int64]
     fraction: NDArray[np.float64]
+    length: float
+    corner: NDArray[np.int64]
+    bary: NDArray[np.float64]
+
+    def even(self, values: NDArray) -> NDArray[np.float64]:
+        """(m, ...) values at the points spread over the surface, of those (n, ...) at the rib's vertices."""
+        return np.asarray(np.einsum("mk,mk...->m...", self.bary, values[self.corner]))
 
 
 def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
@@ -88,10 +113,11 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         stations = np.array(
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
-        shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], STATIONS)
-        own, _ = centreline(shaft, v).lengthwise(v)
+        face, bary = draw(v, f, SURFACE_POINTS)
+        shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], along, 0.0, f[face], bary)
+        own = centreline(shaft, v).lengthwise(v)[0]
         low, high = tails(own)
-        out.append(replace(shaft, fraction=(own[stations].mean(1) - low) / (high - low)))
+        out.append(replace(shaft, fraction=(own - low) / (high - low), length=float(high - low)))
     return tuple(out)
 
 
@@ -103,38 +129,83 @@ class Centreline:
     tangents: Points
     arc: NDArray[np.float64]
 
-    def lengthwise(self, x: Points) -> tuple[NDArray[np.float64], Points]:
-        """(n,) mm along the line of points (n, 3), (n, 3) its unit tangent there; ends go straight on."""
+    def lengthwise(self, x: Points) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(n,) mm along the line of points (n, 3), and (n,) which of its points is nearest; ends go straight on."""
         c, t = self.points, self.tangents
         # the nearest centroid, without the part of the squared distance that is the same for all of them
         j = (np.column_stack([x, np.ones(len(x))]) @ np.vstack([2 * c.T, -(c**2).sum(1)])).argmax(1)
         px, py, pz = ((x[:, k] - c[:, k].take(j)) * t[:, k].take(j) for k in range(3))
-        return self.arc.take(j) + (px + py + pz), t[j]
+        return self.arc.take(j) + (px + py + pz), j
+
+    def piece(self, arc: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(n,) point of the line nearest to these lengths (n,)."""
+        return np.abs(arc[:, None] - self.arc).argmin(1)
+
+    def point(self, arc: NDArray[np.float64]) -> Points:
+        """(n, 3) places at these lengths (n,); beyond the ends the line goes straight on."""
+        j = self.piece(arc)
+        return self.points[j] + (arc - self.arc[j])[:, None] * self.tangents[j]
+
+    def across(self, x: Points, nearest: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, 2) mm of points off the line, upwards and outwards, with the points of the line ``nearest`` to them."""
+        t = self.tangents
+        up = np.array([0.0, 0.0, 1.0]) - t * t[:, 2:]
+        up /= np.maximum(np.linalg.norm(up, axis=1, keepdims=True), 1e-3)
+        away = x - self.points[nearest]
+        return np.column_stack([(away * way[nearest]).sum(1) for way in (up, np.cross(up, t))])
 
 
 def centreline(shaft: Shaft, own: Points) -> Centreline:
     """That of a shaft whose vertices are now at ``own`` (n, 3)."""
-    count = np.maximum(np.bincount(shaft.bin), 1).astype(float)
-    c = np.stack([np.bincount(shaft.bin, own[:, k]) for k in range(3)], 1) / count[:, None]
+    return through(own, shaft.bin)
+
+
+def through(points: Points, piece: NDArray[np.int64]) -> Centreline:
+    """The line through the centroids of the pieces (n,) of points (n, 3), in order; pieces without points are none."""
+    count = np.bincount(piece)
+    return join(np.stack([np.bincount(piece, points[:, k]) for k in range(3)], 1)[count > 0] / count[count > 0, None])
+
+
+def join(c: Points) -> Centreline:
+    """The line through points (n, 3) in order."""
     t = np.gradient(c, axis=0)
     t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
     return Centreline(c, t, np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(c, axis=0), axis=1))]))
 
 
+def smoothed(line: Centreline) -> Centreline:
+    """Without the steps that ridges make in it: relief is measured from a line that does not follow it."""
+    c = line.points.copy()
+    for _ in range(SMOOTHINGS):
+        c[1:-1] = 0.25 * c[:-2] + 0.5 * c[1:-1] + 0.25 * c[2:]
+    return join(c)
+
+
 @dataclass(frozen=True)
 class Anchors:
-    """(E,) ends and stations of ribs: bone index; (E, TIP) vertices; (E, 3) unit direction; (E,) mm to go along it;
-    (E,) whether it is an end.
+    """Places along R ribs, K of each: its head, its stations, its front.
 
-    ``lost`` (V,): vertices that lie beyond the place where the scan cuts their rib, by length from its head.
+    Attributes
+    ----------
+    bone : (R,) bone index
+    vertex : (R, K, TIP) vertices whose mean is the place
+    goal, direction : (R, K, 3) where it belongs, and the unit vector along the rib in which alone that is known
+    sd : (R, K) how well, standard deviation in mm; infinite where nothing is known
+    lost : (V,) vertices that lie beyond the place where the scan cuts their rib, by length from its head
     """
 
     bone: NDArray[np.int64]
     vertex: NDArray[np.int64]
+    goal: Points
     direction: Points
-    pull: NDArray[np.float64]
-    end: NDArray[np.bool_]
+    sd: NDArray[np.float64]
     lost: NDArray[np.bool_]
+
+    @property
+    def ends(self) -> tuple[NDArray[np.int64], Points]:
+        """(E, TIP) vertices of the known ends, and (E, 3) where they have to go."""
+        known = np.isfinite(self.sd[:, [0, -1]])
+        return self.vertex[:, [0, -1]][known], self.goal[:, [0, -1]][known]
 
 
 def tails(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,43 +227,74 @@ class RibSurface:
 
 def rib_surfaces(parts: Sequence[Shaft], samples: NDArray, solid: NDArray) -> tuple[RibSurface, ...]:
     """Those of the ribs, from ``samples`` (B, S, 3) of the target's bones and whether they are ``solid`` (B, S)."""
-    return tuple(RibSurface(samples[k][solid[k]], samples[k][~solid[k]]) for k in (s.index for s in parts))
+    thin = samples[:, ::EVERY], solid[:, ::EVERY]
+    return tuple(RibSurface(thin[0][k][thin[1][k]], thin[0][k][~thin[1][k]]) for k in (s.index for s in parts))
 
 
 @dataclass(frozen=True)
 class Reach:
     """One rib against its target, all along the template's centreline.
 
-    ``pull`` (2,) mm outwards at head and front; ``outward`` (2, 3) directions; ``tips``, ``goal`` (2, 3) where template
-    and target end; ``rim`` (2,) mm from where the target ends to its nearest untrusted sample; ``length`` mm of the
-    target; (n,) ``even`` mm that the stations have to go to their fraction of that length, ``way`` (n, 3) directions.
+    ``pull`` (2,) mm outwards at head and front; ``tips``, ``goal`` (2, 3) where template and target end; ``rim`` (2,)
+    mm from where the target ends to its nearest untrusted sample; ``own``, ``theirs`` (2,) first and last mm of
+    template and target; (m,) ``arc`` of the target's samples on the ``line``.
     """
 
     pull: NDArray[np.float64]
-    outward: Points
     tips: Points
     goal: Points
     rim: NDArray[np.float64]
-    length: float
-    even: NDArray[np.float64]
-    way: Points
+    own: NDArray[np.float64]
+    theirs: NDArray[np.float64]
+    line: Centreline
+    arc: NDArray[np.float64]
 
 
 def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
     """Where the target of a rib ends and how far the deformed template ``y`` (V, 3) is from that."""
     own = y[shaft.ids]
     line = centreline(shaft, own)
-    theirs = line.lengthwise(target.real)[0]
-    (own_low, own_high), (low, high) = tails(line.lengthwise(own)[0]), tails(theirs)
-    last = theirs <= low + TIP_MM, theirs >= high - TIP_MM
+    arc = line.lengthwise(target.real)[0]
+    ours, theirs = tails(line.lengthwise(own)[0]), tails(arc)
+    last = arc <= theirs[0] + TIP_MM, arc >= theirs[1] - TIP_MM
     goal = np.stack([target.real[np.flatnonzero(k)].mean(0) for k in last])
     # a cut or a hole leaves a rim of untrusted samples about its place
     rim = np.linalg.norm(target.rim[None] - goal[:, None], axis=2).min(axis=1, initial=np.inf)
-    now, way = line.lengthwise(y[shaft.stations].mean(1))
-    even = low + shaft.fraction * (high - low) - now
-    pull = np.array([own_low - low, high - own_high])
-    outward = np.stack([-line.tangents[0], line.tangents[-1]])
-    return Reach(pull, outward, line.points[[0, -1]], goal, rim, float(high - low), even, way)
+    pull = np.array([ours[0] - theirs[0], theirs[1] - ours[1]])
+    return Reach(pull, line.points[[0, -1]], goal, rim, ours, theirs, line, arc)
+
+
+def stations(
+    shaft: Shaft, y: Points, target: RibSurface, r: Reach, known: NDArray[np.bool_], stretch: float
+) -> tuple[Points, Points, NDArray[np.float64]]:
+    """(n, 3) where the stations of a rib belong, (n, 3) the direction along it, and (n,) standard deviations: by the
+    relief of its shaft, about even spacing between the ends that are ``known`` (2,); a rib with fewer has ``stretch`` times its length."""
+    # the target along its own line: the template's is still beside it
+    arc = r.arc
+    for _ in range(2):
+        line = smoothed(through(target.real, ((arc - arc.min()) / BIN_MM).astype(np.int64)))
+        arc, nearest = line.lengthwise(target.real)
+    low, high = tails(arc)
+    if known.all():
+        start, length = low, high - low
+    else:
+        length = shaft.length * stretch
+        offset = float(np.median(r.arc - arc))
+        start = low if known[0] else (high - length if known[1] else r.own[0] - offset)
+    own = shaft.even(y[shaft.ids])
+    rows = int(np.ceil(shaft.length / STEP_MM)) + 1
+    share = np.arange(rows) * STEP_MM / shaft.length
+    first = min(low, start) + SHIFTS[0] - STEP_MM
+    wide = int(np.ceil((max(high, start + length) + SHIFTS[-1] - first) / STEP_MM)) + 2
+    middle = smoothed(r.line)
+    ours = relief(shaft.even(shaft.fraction) * shaft.length, middle.across(own, middle.lengthwise(own)[1]), rows)
+    theirs = relief(arc - first, line.across(target.real, nearest), wide)
+    d2, there = unlike(ours, theirs, (start + share * length - first) / STEP_MM)
+    mean, sd = shift(d2, there, (float(LOOSE_MM[int(known[0])]), float(LOOSE_MM[int(known[1])])))
+    at = shaft.fraction[np.searchsorted(shaft.ids, shaft.stations)].mean(1)
+    place = start + at * length + np.interp(at, share, mean)
+    found = (place >= low) & (place <= high)  # beyond a cut nothing is known
+    return line.point(place), line.tangents[line.piece(place)], np.where(found, np.interp(at, share, sd), np.inf)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
@@ -202,6 +304,12 @@ def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) ->
         around = [known[j] for j in range(i - 2, i + 3) if j != i and j in known]
         good[i] = len(around) > 0 and abs(own - median(around)) < limit
     return good
+
+
+def usual_stretch(parts: tuple[Shaft, ...], length: NDArray, whole: NDArray[np.bool_]) -> float:
+    """By how much ribs that are ``whole`` (R,) are longer than the template's; 1 where there are too few to tell."""
+    rest = np.array([s.length for s in parts])
+    return float(np.median(length[whole] / rest[whole])) if whole.sum() >= 3 else 1.0
 
 
 def beyond(
@@ -225,8 +333,10 @@ def anchors(
     y: Points,
     targets: Sequence[RibSurface],
     seen: Callable[[Points], NDArray[np.bool_]],
+    *,
+    between: bool = True,
 ) -> Anchors:
-    """Where the tips of the deformed template should go along themselves.
+    """Where the tips of the deformed template should go along themselves, and the stations ``between``.
 
     ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
     """
@@ -239,7 +349,7 @@ def anchors(
     length = np.full(len(parts), np.nan)
     for i, r in enumerate(found):
         if r is not None:
-            pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), r.length
+            pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), np.ptp(r.theirs)
     near = rim <= RIM_MM
     usable = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
     sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
@@ -247,34 +357,24 @@ def anchors(
         for side in (False, True):
             rows = np.flatnonzero(sides == side)
             usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
+    stretch = usual_stretch(parts, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, np.asarray(usable.all(1)), ~near[:, 0] & near[:, 1], len(y))
-    return Anchors(*_collect(parts, found, usable), lost)
-
-
-def _collect(
-    parts: tuple[Shaft, ...], found: list[Reach | None], usable: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Points, NDArray[np.float64], NDArray[np.bool_]]:
-    """Bone, vertices, direction, pull, end or not, of the usable ends and of the stations of ribs with two of them."""
-    bone: list[int] = []
-    end: list[bool] = []
-    vertex, direction, pull = [np.zeros((0, TIP), np.int64)], [np.zeros((0, 3))], [np.zeros(0)]
-    for shaft, r, ok in zip(parts, found, usable, strict=True):
-        if r is None or not ok.any():
+    count = len(STATIONS) + 2
+    vertex = np.zeros((len(parts), count, TIP), np.int64)
+    direction, goal = np.zeros((2, len(parts), count, 3))
+    sd = np.full((len(parts), count), np.inf)
+    for i, (shaft, target, r) in enumerate(zip(parts, targets, found, strict=True)):
+        vertex[i] = np.concatenate([shaft.tips[0][None], shaft.stations, shaft.tips[1][None]])
+        if r is None:
             continue
-        vertex.append(np.stack(shaft.tips)[ok])
-        direction.append(r.outward[ok])
-        pull.append(r.pull[ok])
-        if ok.all():
-            vertex.append(shaft.stations)
-            direction.append(r.way)
-            pull.append(r.even)
-        between = len(shaft.stations) if ok.all() else 0
-        bone += [shaft.index] * (int(ok.sum()) + between)
-        end += [True] * int(ok.sum()) + [False] * between
-    return (
-        np.array(bone, np.int64),
-        np.concatenate(vertex),
-        np.concatenate(direction),
-        np.concatenate(pull),
-        np.array(end, bool),
-    )
+        now = y[vertex[i]].mean(1)
+        nearest = r.line.lengthwise(now)[1]
+        nearest[[0, -1]] = 0, len(r.line.arc) - 1
+        direction[i] = r.line.tangents[nearest]
+        way = np.zeros(count)
+        way[[0, -1]] = -r.pull[0], r.pull[1]
+        sd[i, [0, -1]] = np.where(usable[i], END_MM, np.inf)
+        goal[i] = now + direction[i] * way[:, None]
+        if between:
+            goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = stations(shaft, y, target, r, usable[i], stretch)
+    return Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)

@@ -63,10 +63,11 @@ class RegistrationSettings:
     soft_sigma: tuple[float, ...] = (14.0, 10.0, 7.0, 5.0, 3.5)
     soft_steps: int = 7
     soft_outlier: float = 0.1
-    coarse_steps: int = 16
+    coarse_steps: int = 11
     coarse_nodes: int = 160
-    anchor_steps: int = 6
-    shaft_sigma: float = 15.0
+    anchor_steps: tuple[int, ...] = (0, 3, 7, 11)
+    doubt: float = 1.0
+    cut_steps: int = 4
     joint_steps: int = 3
     bone_steps: int = 8
     sigma_normal: tuple[float, float] = (3.0, 0.25)
