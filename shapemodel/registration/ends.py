@@ -31,6 +31,9 @@ TIP = 8
 STATIONS = np.linspace(0.1, 0.9, 9)
 """Fractions of a rib's length whose place is anchored when both of its ends are known."""
 
+TOGETHER = 3.0
+"""Stations of a rib that no second end holds err as one: nine of them say as much as one does, each a third."""
+
 SURFACE_POINTS = 3000
 """Points on a rib of the template from which its relief is read: its vertices are 2-3 mm apart, too few."""
 
@@ -43,11 +46,15 @@ SMOOTHINGS = 4
 END_MM = 1.5
 """Standard deviation of an end that is known."""
 
-LOOSE_MM = np.array([12.0, 1.5])
-"""That of the prior of an end in the search for places of the shaft: of one that is not known, of one that is."""
+LOOSE_MM = np.array([12.0, 8.0, 1.5])
+"""That of the prior of an end in the search for places of the shaft: of one that is cut, of one that is there but does
+not agree with its neighbours, of one that does."""
 
 LEAST_SAMPLES = 100
 """A rib with fewer samples of real surface says nothing of its length."""
+
+NEAR_LEVELS = 1.0
+"""Levels over which ribs of one person are stretched alike."""
 
 SLACK_MM = 3.0
 """A vertex this far beyond the cut may still be seen: lengths are known no better."""
@@ -265,22 +272,23 @@ def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
 
 
 def stations(
-    shaft: Shaft, y: Points, target: RibSurface, r: Reach, known: NDArray[np.bool_], stretch: float
+    shaft: Shaft, y: Points, target: RibSurface, r: Reach, sound: NDArray[np.int64], stretch: float
 ) -> tuple[Points, Points, NDArray[np.float64]]:
     """(n, 3) where the stations of a rib belong, (n, 3) the direction along it, and (n,) standard deviations: by the
-    relief of its shaft, about even spacing between the ends that are ``known`` (2,); a rib with fewer has ``stretch`` times its length."""
+    relief of its shaft, about even spacing between its ends. ``sound`` (2,) says how much they are believed (an index of ``LOOSE_MM``); a rib
+    with an end that is cut has ``stretch`` times its length."""
     # the target along its own line: the template's is still beside it
     arc = r.arc
     for _ in range(2):
         line = smoothed(through(target.real, ((arc - arc.min()) / BIN_MM).astype(np.int64)))
         arc, nearest = line.lengthwise(target.real)
     low, high = tails(arc)
-    if known.all():
+    if sound.all():
         start, length = low, high - low
     else:
         length = shaft.length * stretch
         offset = float(np.median(r.arc - arc))
-        start = low if known[0] else (high - length if known[1] else r.own[0] - offset)
+        start = low if sound[0] else (high - length if sound[1] else r.own[0] - offset)
     own = shaft.even(y[shaft.ids])
     rows = int(np.ceil(shaft.length / STEP_MM)) + 1
     share = np.arange(rows) * STEP_MM / shaft.length
@@ -290,11 +298,12 @@ def stations(
     ours = relief(shaft.even(shaft.fraction) * shaft.length, middle.across(own, middle.lengthwise(own)[1]), rows)
     theirs = relief(arc - first, line.across(target.real, nearest), wide)
     d2, there = unlike(ours, theirs, (start + share * length - first) / STEP_MM)
-    mean, sd = shift(d2, there, (float(LOOSE_MM[int(known[0])]), float(LOOSE_MM[int(known[1])])))
+    mean, sd = shift(d2, there, (float(LOOSE_MM[sound[0]]), float(LOOSE_MM[sound[1]])))
     at = shaft.fraction[np.searchsorted(shaft.ids, shaft.stations)].mean(1)
     place = start + at * length + np.interp(at, share, mean)
+    sd = np.interp(at, share, sd) * (1.0 if sound.all() else TOGETHER)
     found = (place >= low) & (place <= high)  # beyond a cut nothing is known
-    return line.point(place), line.tangents[line.piece(place)], np.where(found, np.interp(at, share, sd), np.inf)
+    return line.point(place), line.tangents[line.piece(place)], np.where(found, sd, np.inf)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
@@ -306,24 +315,29 @@ def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) ->
     return good
 
 
-def usual_stretch(parts: tuple[Shaft, ...], length: NDArray, whole: NDArray[np.bool_]) -> float:
-    """By how much ribs that are ``whole`` (R,) are longer than the template's; 1 where there are too few to tell."""
+def usual_stretch(
+    parts: tuple[Shaft, ...], levels: NDArray[np.int64], length: NDArray, whole: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """(R,) by how much ribs are longer than the template's, from the ``whole`` ones (R,) of both sides near their level
+    (R,); 1 where there are too few to tell."""
+    if whole.sum() < 3:
+        return np.ones(len(parts))
     rest = np.array([s.length for s in parts])
-    return float(np.median(length[whole] / rest[whole])) if whole.sum() >= 3 else 1.0
+    near = np.exp(-np.abs(levels[:, None] - levels[None, whole]) / NEAR_LEVELS)
+    return np.asarray(near @ (length[whole] / rest[whole]) / near.sum(1))
 
 
 def beyond(
-    parts: tuple[Shaft, ...], length: NDArray, whole: NDArray[np.bool_], cut: NDArray[np.bool_], n: int
+    parts: tuple[Shaft, ...], length: NDArray, stretch: NDArray[np.float64], cut: NDArray[np.bool_], n: int
 ) -> NDArray[np.bool_]:
-    """(n,) vertices beyond the cut of their rib; its length is measured from a sound head and scaled as whole ribs are.
+    """(n,) vertices beyond the cut of their rib; its length is measured from a sound head and stretched as
+    whole ribs are.
 
     Without this a rib that the scan cuts is squeezed into what is seen of it.
     """
-    rest = np.array([s.along.max() for s in parts])
-    scale = float(np.median(length[whole] / rest[whole])) if whole.sum() >= 3 else 1.0
     lost = np.zeros(n, dtype=bool)
     for i in np.flatnonzero(cut):
-        lost[parts[i].ids] = parts[i].along * scale > length[i] + SLACK_MM
+        lost[parts[i].ids] = parts[i].fraction * parts[i].length * stretch[i] > length[i] + SLACK_MM
     return lost
 
 
@@ -351,14 +365,16 @@ def anchors(
         if r is not None:
             pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), np.ptp(r.theirs)
     near = rim <= RIM_MM
-    usable = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
+    there = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
+    usable = there.copy()
     sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
     for e, end in enumerate(("head", "front")):
         for side in (False, True):
             rows = np.flatnonzero(sides == side)
             usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
-    stretch = usual_stretch(parts, length, np.asarray(usable.all(1)))
-    lost = beyond(parts, length, np.asarray(usable.all(1)), ~near[:, 0] & near[:, 1], len(y))
+    levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
+    stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
+    lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
     count = len(STATIONS) + 2
     vertex = np.zeros((len(parts), count, TIP), np.int64)
     direction, goal = np.zeros((2, len(parts), count, 3))
@@ -376,5 +392,7 @@ def anchors(
         sd[i, [0, -1]] = np.where(usable[i], END_MM, np.inf)
         goal[i] = now + direction[i] * way[:, None]
         if between:
-            goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = stations(shaft, y, target, r, usable[i], stretch)
+            goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = stations(
+                shaft, y, target, r, there[i].astype(np.int64) + usable[i], stretch[i]
+            )
     return Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)
