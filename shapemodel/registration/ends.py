@@ -4,7 +4,7 @@ Nearest points say little about sliding along a shaft; its two ends say it at on
 looked for along the centreline of the deformed template; ends that the scan cuts, or that do not agree with
 their neighbours (a stub of calcified cartilage, a missing piece), are left out. Between two known ends a place
 on the shaft starts at the same fraction of its length on everybody, the convention by which ribs are measured
-(Holcombe 2017); finer marks of its shape take over where there are any.
+(Holcombe 2017); the relief of its shaft takes over where there is any (``profile.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIP = 8
 """Vertices at each end that are pulled."""
 
 STATIONS = np.linspace(0.1, 0.9, 9)
-"""Fractions of a rib's length whose place is anchored when both of its ends are known."""
+"""Fractions of a rib's length whose place is looked for."""
 
 TOGETHER = 3.0
 """Stations of a rib that no second end holds err as one: nine of them say as much as one does, each a third."""
@@ -121,7 +121,19 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
         face, bary = draw(v, f, SURFACE_POINTS)
-        shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], along, 0.0, f[face], bary)
+        shaft = Shaft(
+            index,
+            ids,
+            bins,
+            along,
+            (ids[tips[0]], ids[tips[1]]),
+            (head, front),
+            ids[stations],
+            along,
+            0.0,
+            f[face],
+            bary,
+        )
         own = centreline(shaft, v).lengthwise(v)[0]
         low, high = tails(own)
         out.append(replace(shaft, fraction=(own - low) / (high - low), length=float(high - low)))
@@ -274,9 +286,11 @@ def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
 def stations(
     shaft: Shaft, y: Points, target: RibSurface, r: Reach, sound: NDArray[np.int64], stretch: float
 ) -> tuple[Points, Points, NDArray[np.float64]]:
-    """(n, 3) where the stations of a rib belong, (n, 3) the direction along it, and (n,) standard deviations: by the
-    relief of its shaft, about even spacing between its ends. ``sound`` (2,) says how much they are believed (an index of ``LOOSE_MM``); a rib
-    with an end that is cut has ``stretch`` times its length."""
+    """(n, 3) where the stations of a rib belong, (n, 3) the direction along it, and (n,) standard deviations.
+
+    They go by the relief of the shaft, about even spacing between its ends. ``sound`` (2,) says how much these are
+    believed (an index of ``LOOSE_MM``); a rib with an end that is cut has ``stretch`` times its length.
+    """
     # the target along its own line: the template's is still beside it
     arc = r.arc
     for _ in range(2):

@@ -3,7 +3,7 @@
 Nearest points find a mark only when they are already on it. Here relief is laid out as a map, length by direction
 around the shaft, of template and target along the same centreline; slow changes of the section, which differ between
 people without saying where a place is, are taken off; and the shift of the one against the other is found for all of
-the rib at once, from 25 mm to each side, by sums over all paths (a hidden Markov chain on shifts, Rabiner 1989). Its
+the rib at once, from 24 mm to each side, by sums over all paths (a hidden Markov chain on shifts, Rabiner 1989). Its
 prior is even spacing between the ends with shifts that change slowly. Where nothing is marked, its spread says so.
 """
 
@@ -66,13 +66,16 @@ def relief(arc: NDArray[np.float64], across: NDArray[np.float64], rows: int) -> 
     inside = (row >= 0) & (row < rows)
     row, across = row[inside], across[inside]
     count = gaussian_filter1d(np.bincount(row, minlength=rows).astype(float), LINE_MM / STEP_MM, mode="constant")
-    middle = np.stack(
-        [
-            gaussian_filter1d(np.bincount(row, across[:, k], rows), LINE_MM / STEP_MM, mode="constant")
-            for k in range(2)
-        ],
-        1,
-    ) / np.maximum(count, 1e-6)[:, None]
+    middle = (
+        np.stack(
+            [
+                gaussian_filter1d(np.bincount(row, across[:, k], rows), LINE_MM / STEP_MM, mode="constant")
+                for k in range(2)
+            ],
+            1,
+        )
+        / np.maximum(count, 1e-6)[:, None]
+    )
     off = across - middle[row]
     radius = np.hypot(off[:, 0], off[:, 1])
     column = np.floor(np.arctan2(off[:, 1], off[:, 0]) / (2 * np.pi) * AROUND).astype(np.int64) % AROUND
@@ -83,7 +86,7 @@ def relief(arc: NDArray[np.float64], across: NDArray[np.float64], rows: int) -> 
         grid = gaussian_filter1d(grid, BLUR_MM / STEP_MM, axis=0, mode="constant")
         return np.asarray(gaussian_filter1d(grid, BLUR_COLUMNS, axis=1, mode="wrap"))
 
-    mass = blurred(np.bincount(cell, minlength=rows * AROUND).astype(float))
+    mass = blurred(np.bincount(cell, np.ones(len(cell)), rows * AROUND))
     height = blurred(np.bincount(cell, radius, rows * AROUND)) / np.maximum(mass, 1e-9)
     known = (mass > LEAST_MASS * np.median(mass[mass > 1e-3])) if (mass > 1e-3).any() else mass > 1.0
     width = SLOW_MM / STEP_MM
@@ -137,4 +140,3 @@ def shift(
         variance = max((USUAL * usual + left) / (USUAL + n), RELIEF_MM[0] ** 2)
     mean = p @ SHIFTS
     return mean, np.sqrt(np.maximum(p @ SHIFTS**2 - mean**2, 0.0))
-
