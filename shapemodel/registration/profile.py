@@ -81,7 +81,7 @@ def relief(arc: NDArray[np.float64], across: NDArray[np.float64], rows: int) -> 
     column = np.floor(np.arctan2(off[:, 1], off[:, 0]) / (2 * np.pi) * AROUND).astype(np.int64) % AROUND
     cell = row * AROUND + column
 
-    def blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def blurred(values: NDArray) -> NDArray[np.float64]:
         grid = values.reshape(rows, AROUND)
         grid = gaussian_filter1d(grid, BLUR_MM / STEP_MM, axis=0, mode="constant")
         return np.asarray(gaussian_filter1d(grid, BLUR_COLUMNS, axis=1, mode="wrap"))
