@@ -9,7 +9,7 @@ on the shaft starts at the same fraction of its length on everybody, the convent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
-from shapemodel.registration.profile import SHIFTS, STEP_MM, relief, shift, unlike
 from shapemodel.registration.target import draw
 from shapemodel.walks import edge_graph, far_ends, head_first, walk
 
@@ -31,9 +30,6 @@ TIP = 8
 STATIONS = np.linspace(0.1, 0.9, 9)
 """Fractions of a rib's length whose place is looked for."""
 
-TOGETHER = 3.0
-"""Stations of a rib that no second end holds err as one: nine of them say as much as one does, each a third."""
-
 SURFACE_POINTS = 3000
 """Points on a rib of the template from which its relief is read: its vertices are 2-3 mm apart, too few."""
 
@@ -42,13 +38,6 @@ EVERY = 1
 
 SMOOTHINGS = 4
 """Passes that take ridges out of a centreline: about 11 mm."""
-
-END_MM = 1.5
-"""Standard deviation of an end that is known."""
-
-LOOSE_MM = np.array([12.0, 8.0, 1.5])
-"""That of the prior of an end in the search for places of the shaft: of one that is cut, of one that is there but does
-not agree with its neighbours, of one that does."""
 
 LEAST_SAMPLES = 100
 """A rib with fewer samples of real surface says nothing of its length."""
@@ -200,33 +189,6 @@ def smoothed(line: Centreline) -> Centreline:
     return join(c)
 
 
-@dataclass(frozen=True)
-class Anchors:
-    """Places along R ribs, K of each: its head, its stations, its front.
-
-    Attributes
-    ----------
-    bone : (R,) bone index
-    vertex : (R, K, TIP) vertices whose mean is the place
-    goal, direction : (R, K, 3) where it belongs, and the unit vector along the rib in which alone that is known
-    sd : (R, K) how well, standard deviation in mm; infinite where nothing is known
-    lost : (V,) vertices that lie beyond the place where the scan cuts their rib, by length from its head
-    """
-
-    bone: NDArray[np.int64]
-    vertex: NDArray[np.int64]
-    goal: Points
-    direction: Points
-    sd: NDArray[np.float64]
-    lost: NDArray[np.bool_]
-
-    @property
-    def ends(self) -> tuple[NDArray[np.int64], Points]:
-        """(E, TIP) vertices of the known ends, and (E, 3) where they have to go."""
-        known = np.isfinite(self.sd[:, [0, -1]])
-        return self.vertex[:, [0, -1]][known], self.goal[:, [0, -1]][known]
-
-
 def tails(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(2,) quantiles that are the ends, as of ``np.quantile``, which takes longer to find out what is asked of it."""
     at = (len(values) - 1) * np.array([TIP_QUANTILE, 1 - TIP_QUANTILE])
@@ -283,43 +245,6 @@ def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
     return Reach(pull, line.points[[0, -1]], goal, rim, ours, theirs, line, arc)
 
 
-def stations(
-    shaft: Shaft, y: Points, target: RibSurface, r: Reach, sound: NDArray[np.int64], stretch: float
-) -> tuple[Points, Points, NDArray[np.float64]]:
-    """(n, 3) where the stations of a rib belong, (n, 3) the direction along it, and (n,) standard deviations.
-
-    They go by the relief of the shaft, about even spacing between its ends. ``sound`` (2,) says how much these are
-    believed (an index of ``LOOSE_MM``); a rib with an end that is cut has ``stretch`` times its length.
-    """
-    # the target along its own line: the template's is still beside it
-    arc = r.arc
-    for _ in range(2):
-        line = smoothed(through(target.real, ((arc - arc.min()) / BIN_MM).astype(np.int64)))
-        arc, nearest = line.lengthwise(target.real)
-    low, high = tails(arc)
-    if sound.all():
-        start, length = low, high - low
-    else:
-        length = shaft.length * stretch
-        offset = float(np.median(r.arc - arc))
-        start = low if sound[0] else (high - length if sound[1] else r.own[0] - offset)
-    own = shaft.even(y[shaft.ids])
-    rows = int(np.ceil(shaft.length / STEP_MM)) + 1
-    share = np.arange(rows) * STEP_MM / shaft.length
-    first = min(low, start) + SHIFTS[0] - STEP_MM
-    wide = int(np.ceil((max(high, start + length) + SHIFTS[-1] - first) / STEP_MM)) + 2
-    middle = smoothed(r.line)
-    ours = relief(shaft.even(shaft.fraction) * shaft.length, middle.across(own, middle.lengthwise(own)[1]), rows)
-    theirs = relief(arc - first, line.across(target.real, nearest), wide)
-    d2, there = unlike(ours, theirs, (start + share * length - first) / STEP_MM)
-    mean, sd = shift(d2, there, (float(LOOSE_MM[sound[0]]), float(LOOSE_MM[sound[1]])))
-    at = shaft.fraction[np.searchsorted(shaft.ids, shaft.stations)].mean(1)
-    place = start + at * length + np.interp(at, share, mean)
-    sd = np.interp(at, share, sd) * (1.0 if sound.all() else TOGETHER)
-    found = (place >= low) & (place <= high)  # beyond a cut nothing is known
-    return line.point(place), line.tangents[line.piece(place)], np.where(found, sd, np.inf)
-
-
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
     """(n,) which usable pulls of one side and kind of end, in order of level, agree with up to two on each side."""
     good, known = usable.copy(), {int(i): float(pull[i]) for i in np.flatnonzero(usable)}
@@ -353,60 +278,3 @@ def beyond(
     for i in np.flatnonzero(cut):
         lost[parts[i].ids] = parts[i].fraction * parts[i].length * stretch[i] > length[i] + SLACK_MM
     return lost
-
-
-def anchors(
-    parts: tuple[Shaft, ...],
-    labels: NDArray[np.int64],
-    y: Points,
-    targets: Sequence[RibSurface],
-    seen: Callable[[Points], NDArray[np.bool_]],
-    *,
-    between: bool = True,
-) -> Anchors:
-    """Where the tips of the deformed template should go along themselves, and the stations ``between``.
-
-    ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
-    """
-    found = [
-        reach(shaft, y, own) if len(own.real) >= LEAST_SAMPLES else None
-        for shaft, own in zip(parts, targets, strict=True)
-    ]
-    pulls, rim = np.zeros((len(parts), 2)), np.zeros((len(parts), 2))
-    places = np.zeros((2, len(parts), 2, 3))
-    length = np.full(len(parts), np.nan)
-    for i, r in enumerate(found):
-        if r is not None:
-            pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), np.ptp(r.theirs)
-    near = rim <= RIM_MM
-    there = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
-    usable = there.copy()
-    sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
-    for e, end in enumerate(("head", "front")):
-        for side in (False, True):
-            rows = np.flatnonzero(sides == side)
-            usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
-    levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
-    stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
-    lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
-    count = len(STATIONS) + 2
-    vertex = np.zeros((len(parts), count, TIP), np.int64)
-    direction, goal = np.zeros((2, len(parts), count, 3))
-    sd = np.full((len(parts), count), np.inf)
-    for i, (shaft, target, r) in enumerate(zip(parts, targets, found, strict=True)):
-        vertex[i] = np.concatenate([shaft.tips[0][None], shaft.stations, shaft.tips[1][None]])
-        if r is None:
-            continue
-        now = y[vertex[i]].mean(1)
-        nearest = r.line.lengthwise(now)[1]
-        nearest[[0, -1]] = 0, len(r.line.arc) - 1
-        direction[i] = r.line.tangents[nearest]
-        way = np.zeros(count)
-        way[[0, -1]] = -r.pull[0], r.pull[1]
-        sd[i, [0, -1]] = np.where(usable[i], END_MM, np.inf)
-        goal[i] = now + direction[i] * way[:, None]
-        if between:
-            goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = stations(
-                shaft, y, target, r, there[i].astype(np.int64) + usable[i], stretch[i]
-            )
-    return Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)

@@ -14,8 +14,9 @@ from shapemodel.contact import separate
 from shapemodel.correspondence import BoneFit, Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
+from shapemodel.registration.anchors import Anchors, anchors
 from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, evidence, judge
-from shapemodel.registration.ends import CUT_MM, Anchors, RibSurface, anchors, rib_surfaces
+from shapemodel.registration.ends import CUT_MM, RibSurface, rib_surfaces
 from shapemodel.registration.fit import Field, Rows, displacement, rows, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.numbers import check_numbers

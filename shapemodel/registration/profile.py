@@ -45,7 +45,7 @@ RELIEF_MM = (0.12, 0.3)
 USUAL = 20.0
 """Independent looks that the usual difference is worth against what is found on a rib."""
 
-PATCH_MM, PATCH_COLUMNS = 6.0, 3.0
+PATCH_MM, PATCH_COLUMNS = 10.0, 3.0
 """Relief is alike over so much of the map: differences there count once."""
 
 OUTLIER = 9.0
