@@ -22,7 +22,7 @@ from shapemodel.registration.ends import (
     reach,
     usual_stretch,
 )
-from shapemodel.registration.stations import stations
+from shapemodel.registration.stations import doubted, stations
 
 END_MM = 1.5
 """Standard deviation of an end that is known."""
@@ -107,8 +107,11 @@ def anchors(
         goal[i] = now + direction[i] * way[:, None]
     if between:
         sound = there.astype(np.int64) + usable
-        for i, (shaft, target, r) in enumerate(zip(parts, targets, found, strict=True)):
-            if r is not None:
-                own = stations(shaft, y, target, r, sound[i], stretch[i])
+        shown = [
+            stations(shaft, y, target, r, sound[i], stretch[i]) if r is not None else None
+            for i, (shaft, target, r) in enumerate(zip(parts, targets, found, strict=True))
+        ]
+        for i, own in enumerate(doubted(shown, levels)):
+            if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()
     return Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)

@@ -37,7 +37,10 @@ SHIFTS = np.arange(-24.0, 24.5, 1.0)
 """Shifts against even spacing that are looked at, mm."""
 
 WANDER = 0.25
-"""mm2 a mm by which a shift changes along the rib: 4 mm of standard deviation in the middle of a long one."""
+"""mm2 a mm by which a shift changes along a rib that two ends hold: 4 mm of standard deviation in its middle."""
+
+LOOSE_WANDER = 1.0
+"""The same where one end is cut: lengths of a rib differ by 5-8 % against its neighbours', which is 12 mm or more."""
 
 RELIEF_MM = (0.12, 0.3)
 """Least difference of relief between two surfaces of one bone; the usual one between two people's."""
@@ -109,13 +112,13 @@ def unlike(template: Relief, target: Relief, even: NDArray[np.float64]) -> tuple
 
 
 def shift(
-    d2: NDArray[np.float64], there: NDArray[np.float64], ends: tuple[float, float]
+    d2: NDArray[np.float64], there: NDArray[np.float64], ends: tuple[float, float], wander: float = WANDER
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(n,) mean and (n,) standard deviation of the shift of each row, mm, with the (head, front) standard deviations
-    of the first and the last one."""
+    of the first and the last one, and the variance by which shifts change, mm2 a mm."""
     usual = RELIEF_MM[1] ** 2
     looks = STEP_MM / PATCH_MM * AROUND / PATCH_COLUMNS
-    move = np.exp(-0.5 * (SHIFTS[:, None] - SHIFTS) ** 2 / (WANDER * STEP_MM))
+    move = np.exp(-0.5 * (SHIFTS[:, None] - SHIFTS) ** 2 / (wander * STEP_MM))
     move /= move.sum(1, keepdims=True)
     first, last = (np.exp(-0.5 * (SHIFTS / sd) ** 2) for sd in ends)
     variance = usual

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shapemodel.mesh import Points
 from shapemodel.registration.ends import BIN_MM, Centreline, Reach, RibSurface, Shaft, smoothed, tails, through
-from shapemodel.registration.profile import SHIFTS, STEP_MM, relief, shift, unlike
+from shapemodel.registration.profile import LOOSE_WANDER, SHIFTS, STEP_MM, WANDER, relief, shift, unlike
 
 LOOSE_MM = np.array([12.0, 8.0, 1.5])
 """That of the prior of an end in the search for places of the shaft: of one that is cut, of one that is there but does
@@ -17,6 +17,9 @@ not agree with its neighbours, of one that does."""
 
 TOGETHER = 3.0
 """Stations of a rib that no second end holds err as one: nine of them say as much as one does, each a third."""
+
+LEVELS = 2
+"""Ribs so many levels apart are alike in where their marks lie."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def stations(shaft: Shaft, y: Points, target: RibSurface, r: Reach, sound: NDArr
     if sound.all():
         start, length = low, high - low
     else:
-        length = shaft.length * stretch
+        length = max(shaft.length * stretch, high - low)
         offset = float(np.median(r.arc - arc))
         start = low if sound[0] else (high - length if sound[1] else r.own[0] - offset)
     own = shaft.even(y[shaft.ids])
@@ -73,7 +76,23 @@ def stations(shaft: Shaft, y: Points, target: RibSurface, r: Reach, sound: NDArr
     ours = relief(shaft.even(shaft.fraction) * shaft.length, middle.across(own, middle.lengthwise(own)[1]), rows)
     theirs = relief(arc - first, line.across(target.real, nearest), wide)
     d2, there = unlike(ours, theirs, (start + share * length - first) / STEP_MM)
-    mean, sd = shift(d2, there, (float(LOOSE_MM[sound[0]]), float(LOOSE_MM[sound[1]])))
+    loose = float(LOOSE_MM[sound[0]]), float(LOOSE_MM[sound[1]])
+    mean, sd = shift(d2, there, loose, WANDER if sound.all() else LOOSE_WANDER)
     at = shaft.fraction[np.searchsorted(shaft.ids, shaft.stations)].mean(1)
     now, doubt = np.interp(at, share, mean), np.interp(at, share, sd)
     return Places(line, (float(low), float(high)), start + at * length, now, doubt, bool(sound.all()))
+
+
+def doubted(found: list[Places | None], levels: NDArray[np.int64]) -> list[Places | None]:
+    """Places whose doubt grows by what their shift differs from the median of ribs near their level (R,), both sides.
+
+    People's ribs are long before or behind the angle on neighbouring levels alike; a rib that stands out has rather
+    found a mark of another kind than grown otherwise.
+    """
+    known = [i for i, p in enumerate(found) if p is not None and p.pinned]
+    out = list(found)
+    for i, p in enumerate(found):
+        near = [q.shift for j in known if j != i and abs(levels[j] - levels[i]) <= LEVELS and (q := found[j])]
+        if p is not None and near:
+            out[i] = replace(p, sd=np.hypot(p.sd, p.shift - np.median(near, axis=0)))
+    return out
