@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shapemodel.registration.profile import SHIFTS, STEP_MM, Relief, relief, shift, unlike
+from shapemodel.registration.ends import join
+from shapemodel.registration.profile import SHIFTS, STEP_MM, Relief, relief, shift, unlikefrom shapemodel.registration.stations import Places, doubted
 
 LENGTH = 200.0
 
@@ -58,3 +59,14 @@ def test_what_is_nowhere_to_be_seen_says_nothing() -> None:
     assert (there == 0).all()
     mean, _ = shift(d2, there, (1.5, 1.5))
     assert abs(mean).max() < 0.1
+
+
+def test_a_rib_that_stands_out_is_doubted_and_its_neighbours_are_not() -> None:
+    line = join(np.column_stack([np.linspace(0.0, 100.0, 11), np.zeros((11, 2))]))
+    even = np.linspace(10.0, 90.0, 9)
+    shifts = (6.0, 6.5, -8.0, 5.5, 6.0)
+    ribs = [Places(line, (0.0, 100.0), even, np.full(9, k), np.full(9, 2.0), True) for k in shifts]
+    found = [p.sd.max() for p in doubted([*ribs, None], np.arange(6)) if p is not None]
+    assert found[2] > 12.0  # by what it differs
+    assert max(found[:2] + found[3:]) < 2.5
+    assert (ribs[2].sd == 2.0).all()
