@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from shapemodel.registration.ends import join
-from shapemodel.registration.profile import SHIFTS, STEP_MM, Relief, relief, shift, unlikefrom shapemodel.registration.stations import Places, doubted
+from shapemodel.registration.profile import SHIFTS, STEP_MM, Relief, relief, shift, unlike
+from shapemodel.registration.stations import Places, doubted
 
 LENGTH = 200.0
 
