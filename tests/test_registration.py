@@ -14,7 +14,7 @@ from shapemodel.mesh import Mesh, face_normals, join
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.registration import Prepared, prepare
 from shapemodel.registration import register as register_fully
-from shapemodel.registration.fit import solve
+from shapemodel.registration.fit import Rows, solve
 from shapemodel.registration.match import Pairs, symmetric_normal
 from shapemodel.registration.prior import kernel, nystrom, spread
 from shapemodel.registration.start import robust_similarity
@@ -90,13 +90,15 @@ def test_solve_is_the_minimum_of_its_cost() -> None:
     d = rng.normal(size=(2, 9, 3))
     d /= np.linalg.norm(d, axis=2, keepdims=True)
     gap, w = rng.normal(size=(2, 9, 3)), rng.uniform(size=(2, 9))
-    field = solve(g, b, Pairs(np.zeros((2, 9), int), gap, d, w), gap, (0.5, 3.0))
+    more = Rows(*(rng.normal(size=(2, 3, 3 * n)).astype(np.float32) for n in (4, 3)), rng.normal(size=(2, 3)))
+    field = solve(g, b, Pairs(np.zeros((2, 9), int), gap, d, w), gap, (0.5, 3.0), more)
 
     def cost(t: np.ndarray, u: np.ndarray) -> float:
         e = gap - g @ t - np.einsum("brq,bqd->brd", b, u)
         along = (e * d).sum(-1)
         off = (e**2).sum(-1) - along**2
-        return float((w * (along**2 / 0.25 + off / 9.0)).sum() + (t**2).sum() + (u**2).sum())
+        rest = more.e - more.thorax @ t.ravel() - np.einsum("bkq,bq->bk", more.bone, u.reshape(2, -1))
+        return float((w * (along**2 / 0.25 + off / 9.0)).sum() + (rest**2).sum() + (t**2).sum() + (u**2).sum())
 
     least = cost(field.thorax, field.bone)
     for _ in range(20):
@@ -206,7 +208,8 @@ def test_joint_step_is_right_where_bones_explain_what_the_thorax_does():
     way /= np.linalg.norm(way, axis=-1, keepdims=True)
     gap = thorax @ rng.normal(size=(r, 3)) + 0.3 * rng.normal(size=(n_bones, n, 3))
     weight, sigma = np.ones((n_bones, n)), (0.25, 20.0)
-    field = solve(thorax, bone, Pairs(np.zeros((n_bones, n), int), gap, way, weight), gap, sigma)
+    nothing = Rows(*(np.zeros((n_bones, 0, 3 * k), np.float32) for k in (r, 4)), np.zeros((n_bones, 0), np.float32))
+    field = solve(thorax, bone, Pairs(np.zeros((n_bones, n), int), gap, way, weight), gap, sigma, nothing)
     rows, right = [], []
     for b in range(n_bones):
         for i in range(n):

@@ -4,12 +4,12 @@ Nearest points say little about sliding along a shaft; its two ends say it at on
 looked for along the centreline of the deformed template; ends that the scan cuts, or that do not agree with
 their neighbours (a stub of calcified cartilage, a missing piece), are left out. Between two known ends a place
 on the shaft starts at the same fraction of its length on everybody, the convention by which ribs are measured
-(Holcombe 2017); finer marks of its shape take over where there are any.
+(Holcombe 2017); the relief of its shaft takes over where there is any (``profile.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
+from shapemodel.registration.target import draw
 from shapemodel.walks import edge_graph, far_ends, head_first, walk
 
 BIN_MM = 8.0
@@ -27,10 +28,22 @@ TIP = 8
 """Vertices at each end that are pulled."""
 
 STATIONS = np.linspace(0.1, 0.9, 9)
-"""Fractions of a rib's length whose place is anchored when both of its ends are known."""
+"""Fractions of a rib's length whose place is looked for."""
+
+SURFACE_POINTS = 3000
+"""Points on a rib of the template from which its relief is read: its vertices are 2-3 mm apart, too few."""
+
+EVERY = 1
+"""Every second sample of the target says enough of its length and relief."""
+
+SMOOTHINGS = 4
+"""Passes that take ridges out of a centreline: about 11 mm."""
 
 LEAST_SAMPLES = 100
 """A rib with fewer samples of real surface says nothing of its length."""
+
+NEAR_LEVELS = 1.0
+"""Levels over which ribs of one person are stretched alike."""
 
 SLACK_MM = 3.0
 """A vertex this far beyond the cut may still be seen: lengths are known no better."""
@@ -54,8 +67,9 @@ DISAGREE_MM = {"head": 8.0, "front": 14.0}
 @dataclass(frozen=True)
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
-    both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between and their (n,) fractions of
-    the length."""
+    both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between; (n,) fraction of the length
+    of each vertex, as measured along the centreline, and that ``length`` in mm; ``corner`` (m, 3) vertices and ``bary``
+    (m, 3) of points spread evenly over its surface."""
 
     index: int
     ids: NDArray[np.int64]
@@ -65,6 +79,13 @@ class Shaft:
     whole: tuple[bool, bool]
     stations: NDArray[np.int64]
     fraction: NDArray[np.float64]
+    length: float
+    corner: NDArray[np.int64]
+    bary: NDArray[np.float64]
+
+    def even(self, values: NDArray) -> NDArray[np.float64]:
+        """(m, ...) values at the points spread over the surface, of those (n, ...) at the rib's vertices."""
+        return np.asarray(np.einsum("mk,mk...->m...", self.bary, values[self.corner]))
 
 
 def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
@@ -88,10 +109,23 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         stations = np.array(
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
-        shaft = Shaft(index, ids, bins, along, (ids[tips[0]], ids[tips[1]]), (head, front), ids[stations], STATIONS)
-        own, _ = centreline(shaft, v).lengthwise(v)
+        face, bary = draw(v, f, SURFACE_POINTS)
+        shaft = Shaft(
+            index,
+            ids,
+            bins,
+            along,
+            (ids[tips[0]], ids[tips[1]]),
+            (head, front),
+            ids[stations],
+            along,
+            0.0,
+            f[face],
+            bary,
+        )
+        own = centreline(shaft, v).lengthwise(v)[0]
         low, high = tails(own)
-        out.append(replace(shaft, fraction=(own[stations].mean(1) - low) / (high - low)))
+        out.append(replace(shaft, fraction=(own - low) / (high - low), length=float(high - low)))
     return tuple(out)
 
 
@@ -103,38 +137,56 @@ class Centreline:
     tangents: Points
     arc: NDArray[np.float64]
 
-    def lengthwise(self, x: Points) -> tuple[NDArray[np.float64], Points]:
-        """(n,) mm along the line of points (n, 3), (n, 3) its unit tangent there; ends go straight on."""
+    def lengthwise(self, x: Points) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """(n,) mm along the line of points (n, 3), and (n,) which of its points is nearest; ends go straight on."""
         c, t = self.points, self.tangents
         # the nearest centroid, without the part of the squared distance that is the same for all of them
         j = (np.column_stack([x, np.ones(len(x))]) @ np.vstack([2 * c.T, -(c**2).sum(1)])).argmax(1)
         px, py, pz = ((x[:, k] - c[:, k].take(j)) * t[:, k].take(j) for k in range(3))
-        return self.arc.take(j) + (px + py + pz), t[j]
+        return self.arc.take(j) + (px + py + pz), j
+
+    def piece(self, arc: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(n,) point of the line nearest to these lengths (n,)."""
+        return np.abs(arc[:, None] - self.arc).argmin(1)
+
+    def point(self, arc: NDArray[np.float64]) -> Points:
+        """(n, 3) places at these lengths (n,); beyond the ends the line goes straight on."""
+        j = self.piece(arc)
+        return self.points[j] + (arc - self.arc[j])[:, None] * self.tangents[j]
+
+    def across(self, x: Points, nearest: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, 2) mm of points off the line, upwards and outwards, with the points of the line ``nearest`` to them."""
+        t = self.tangents
+        up = np.array([0.0, 0.0, 1.0]) - t * t[:, 2:]
+        up /= np.maximum(np.linalg.norm(up, axis=1, keepdims=True), 1e-3)
+        away = x - self.points[nearest]
+        return np.column_stack([(away * way[nearest]).sum(1) for way in (up, np.cross(up, t))])
 
 
 def centreline(shaft: Shaft, own: Points) -> Centreline:
     """That of a shaft whose vertices are now at ``own`` (n, 3)."""
-    count = np.maximum(np.bincount(shaft.bin), 1).astype(float)
-    c = np.stack([np.bincount(shaft.bin, own[:, k]) for k in range(3)], 1) / count[:, None]
+    return through(own, shaft.bin)
+
+
+def through(points: Points, piece: NDArray[np.int64]) -> Centreline:
+    """The line through the centroids of the pieces (n,) of points (n, 3), in order; pieces without points are none."""
+    count = np.bincount(piece)
+    return join(np.stack([np.bincount(piece, points[:, k]) for k in range(3)], 1)[count > 0] / count[count > 0, None])
+
+
+def join(c: Points) -> Centreline:
+    """The line through points (n, 3) in order."""
     t = np.gradient(c, axis=0)
     t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
     return Centreline(c, t, np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(c, axis=0), axis=1))]))
 
 
-@dataclass(frozen=True)
-class Anchors:
-    """(E,) ends and stations of ribs: bone index; (E, TIP) vertices; (E, 3) unit direction; (E,) mm to go along it;
-    (E,) whether it is an end.
-
-    ``lost`` (V,): vertices that lie beyond the place where the scan cuts their rib, by length from its head.
-    """
-
-    bone: NDArray[np.int64]
-    vertex: NDArray[np.int64]
-    direction: Points
-    pull: NDArray[np.float64]
-    end: NDArray[np.bool_]
-    lost: NDArray[np.bool_]
+def smoothed(line: Centreline) -> Centreline:
+    """Without the steps that ridges make in it: relief is measured from a line that does not follow it."""
+    c = line.points.copy()
+    for _ in range(SMOOTHINGS):
+        c[1:-1] = 0.25 * c[:-2] + 0.5 * c[1:-1] + 0.25 * c[2:]
+    return join(c)
 
 
 def tails(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,43 +208,41 @@ class RibSurface:
 
 def rib_surfaces(parts: Sequence[Shaft], samples: NDArray, solid: NDArray) -> tuple[RibSurface, ...]:
     """Those of the ribs, from ``samples`` (B, S, 3) of the target's bones and whether they are ``solid`` (B, S)."""
-    return tuple(RibSurface(samples[k][solid[k]], samples[k][~solid[k]]) for k in (s.index for s in parts))
+    thin = samples[:, ::EVERY], solid[:, ::EVERY]
+    return tuple(RibSurface(thin[0][k][thin[1][k]], thin[0][k][~thin[1][k]]) for k in (s.index for s in parts))
 
 
 @dataclass(frozen=True)
 class Reach:
     """One rib against its target, all along the template's centreline.
 
-    ``pull`` (2,) mm outwards at head and front; ``outward`` (2, 3) directions; ``tips``, ``goal`` (2, 3) where template
-    and target end; ``rim`` (2,) mm from where the target ends to its nearest untrusted sample; ``length`` mm of the
-    target; (n,) ``even`` mm that the stations have to go to their fraction of that length, ``way`` (n, 3) directions.
+    ``pull`` (2,) mm outwards at head and front; ``tips``, ``goal`` (2, 3) where template and target end; ``rim`` (2,)
+    mm from where the target ends to its nearest untrusted sample; ``own``, ``theirs`` (2,) first and last mm of
+    template and target; (m,) ``arc`` of the target's samples on the ``line``.
     """
 
     pull: NDArray[np.float64]
-    outward: Points
     tips: Points
     goal: Points
     rim: NDArray[np.float64]
-    length: float
-    even: NDArray[np.float64]
-    way: Points
+    own: NDArray[np.float64]
+    theirs: NDArray[np.float64]
+    line: Centreline
+    arc: NDArray[np.float64]
 
 
 def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
     """Where the target of a rib ends and how far the deformed template ``y`` (V, 3) is from that."""
     own = y[shaft.ids]
     line = centreline(shaft, own)
-    theirs = line.lengthwise(target.real)[0]
-    (own_low, own_high), (low, high) = tails(line.lengthwise(own)[0]), tails(theirs)
-    last = theirs <= low + TIP_MM, theirs >= high - TIP_MM
+    arc = line.lengthwise(target.real)[0]
+    ours, theirs = tails(line.lengthwise(own)[0]), tails(arc)
+    last = arc <= theirs[0] + TIP_MM, arc >= theirs[1] - TIP_MM
     goal = np.stack([target.real[np.flatnonzero(k)].mean(0) for k in last])
     # a cut or a hole leaves a rim of untrusted samples about its place
     rim = np.linalg.norm(target.rim[None] - goal[:, None], axis=2).min(axis=1, initial=np.inf)
-    now, way = line.lengthwise(y[shaft.stations].mean(1))
-    even = low + shaft.fraction * (high - low) - now
-    pull = np.array([own_low - low, high - own_high])
-    outward = np.stack([-line.tangents[0], line.tangents[-1]])
-    return Reach(pull, outward, line.points[[0, -1]], goal, rim, float(high - low), even, way)
+    pull = np.array([ours[0] - theirs[0], theirs[1] - ours[1]])
+    return Reach(pull, line.points[[0, -1]], goal, rim, ours, theirs, line, arc)
 
 
 def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
@@ -204,77 +254,27 @@ def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) ->
     return good
 
 
+def usual_stretch(
+    parts: tuple[Shaft, ...], levels: NDArray[np.int64], length: NDArray, whole: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """(R,) by how much ribs are longer than the template's, from the ``whole`` ones (R,) of both sides near their level
+    (R,); 1 where there are too few to tell."""
+    if whole.sum() < 3:
+        return np.ones(len(parts))
+    rest = np.array([s.length for s in parts])
+    near = np.exp(-np.abs(levels[:, None] - levels[None, whole]) / NEAR_LEVELS)
+    return np.asarray(near @ (length[whole] / rest[whole]) / near.sum(1))
+
+
 def beyond(
-    parts: tuple[Shaft, ...], length: NDArray, whole: NDArray[np.bool_], cut: NDArray[np.bool_], n: int
+    parts: tuple[Shaft, ...], length: NDArray, stretch: NDArray[np.float64], cut: NDArray[np.bool_], n: int
 ) -> NDArray[np.bool_]:
-    """(n,) vertices beyond the cut of their rib; its length is measured from a sound head and scaled as whole ribs are.
+    """(n,) vertices beyond the cut of their rib; its length is measured from a sound head and stretched as
+    whole ribs are.
 
     Without this a rib that the scan cuts is squeezed into what is seen of it.
     """
-    rest = np.array([s.along.max() for s in parts])
-    scale = float(np.median(length[whole] / rest[whole])) if whole.sum() >= 3 else 1.0
     lost = np.zeros(n, dtype=bool)
     for i in np.flatnonzero(cut):
-        lost[parts[i].ids] = parts[i].along * scale > length[i] + SLACK_MM
+        lost[parts[i].ids] = parts[i].fraction * parts[i].length * stretch[i] > length[i] + SLACK_MM
     return lost
-
-
-def anchors(
-    parts: tuple[Shaft, ...],
-    labels: NDArray[np.int64],
-    y: Points,
-    targets: Sequence[RibSurface],
-    seen: Callable[[Points], NDArray[np.bool_]],
-) -> Anchors:
-    """Where the tips of the deformed template should go along themselves.
-
-    ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
-    """
-    found = [
-        reach(shaft, y, own) if len(own.real) >= LEAST_SAMPLES else None
-        for shaft, own in zip(parts, targets, strict=True)
-    ]
-    pulls, rim = np.zeros((len(parts), 2)), np.zeros((len(parts), 2))
-    places = np.zeros((2, len(parts), 2, 3))
-    length = np.full(len(parts), np.nan)
-    for i, r in enumerate(found):
-        if r is not None:
-            pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), r.length
-    near = rim <= RIM_MM
-    usable = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
-    sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
-    for e, end in enumerate(("head", "front")):
-        for side in (False, True):
-            rows = np.flatnonzero(sides == side)
-            usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
-    lost = beyond(parts, length, np.asarray(usable.all(1)), ~near[:, 0] & near[:, 1], len(y))
-    return Anchors(*_collect(parts, found, usable), lost)
-
-
-def _collect(
-    parts: tuple[Shaft, ...], found: list[Reach | None], usable: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Points, NDArray[np.float64], NDArray[np.bool_]]:
-    """Bone, vertices, direction, pull, end or not, of the usable ends and of the stations of ribs with two of them."""
-    bone: list[int] = []
-    end: list[bool] = []
-    vertex, direction, pull = [np.zeros((0, TIP), np.int64)], [np.zeros((0, 3))], [np.zeros(0)]
-    for shaft, r, ok in zip(parts, found, usable, strict=True):
-        if r is None or not ok.any():
-            continue
-        vertex.append(np.stack(shaft.tips)[ok])
-        direction.append(r.outward[ok])
-        pull.append(r.pull[ok])
-        if ok.all():
-            vertex.append(shaft.stations)
-            direction.append(r.way)
-            pull.append(r.even)
-        between = len(shaft.stations) if ok.all() else 0
-        bone += [shaft.index] * (int(ok.sum()) + between)
-        end += [True] * int(ok.sum()) + [False] * between
-    return (
-        np.array(bone, np.int64),
-        np.concatenate(vertex),
-        np.concatenate(direction),
-        np.concatenate(pull),
-        np.array(end, bool),
-    )

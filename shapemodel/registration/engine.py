@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from shapemodel.contact import separate
 from shapemodel.correspondence import BoneFit, Registration
 from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
+from shapemodel.registration.anchors import Anchors, anchors
 from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, evidence, judge
-from shapemodel.registration.ends import CUT_MM, Anchors, RibSurface, anchors, rib_surfaces
-from shapemodel.registration.fit import Field, displacement, solve, solve_bones, solve_held
+from shapemodel.registration.ends import CUT_MM, RibSurface, rib_surfaces
+from shapemodel.registration.fit import Field, Rows, displacement, rows, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.numbers import check_numbers
 from shapemodel.registration.prepare import Prepared, prepare, sound
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 CONVERGED_MM = 0.1
 """Mean movement of the visible vertices in the last joint step below which the fit has converged."""
+
+PATCH_MM = 8.0
+"""Nodes nearer than this err alike where one person's surface has what the other's has not."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +60,47 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     return Scene(prepared, target, start, trees(target), members, ribs)
 
 
-def rib_ends(s: Scene, y: Points) -> Anchors:
+def rib_ends(s: Scene, y: Points, *, between: bool = True) -> Anchors:
     """Anchors of the ribs at the present fit."""
     p = s.prepared
-    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM))
+    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM), between=between)
 
 
-def along_shaft(s: Scene, y: Points, a: Anchors, weight: float) -> Pairs:
-    """Pulls along shafts as pairs (B, most of any bone); no weight where a bone has fewer."""
-    per = a.vertex.shape[1]
-    count = np.bincount(a.bone, minlength=len(s.members))
-    shape = (len(s.members), per * max(int(count.max(initial=0)), 1))
-    vertex, filled = np.zeros(shape, np.int64), np.zeros(shape)
-    direction, goal = np.zeros((*shape, 3)), np.zeros((*shape, 3))
-    for b in np.flatnonzero(count):
-        own = a.bone == b
-        ids, way = a.vertex[own].ravel(), np.repeat(a.direction[own], per, axis=0)
-        n = len(ids)
-        vertex[b, :n], direction[b, :n], filled[b, :n] = ids, way, weight
-        goal[b, :n] = y[ids] + way * np.repeat(a.pull[own], per)[:, None]
-    return Pairs(vertex, goal, direction, filled)
+def held(s: Scene, a: Anchors, base: Points, doubt: float) -> Rows:
+    """Anchors as rows of the joint step; ``base`` (V, 3) are the vertices without coefficients, and ``doubt`` is what
+    standard deviations of stations are taken times, since they do not err independently of each other."""
+    p = s.prepared
+    count = a.vertex.shape[1]
+    jg, jb = (np.zeros((len(p.labels), count, 3 * b.shape[1]), np.float32) for b in (p.thorax, p.bone))
+    e = np.zeros((len(p.labels), count), np.float32)
+    firm = 1.0 / a.sd
+    firm[:, 1:-1] /= doubt
+    for out, basis in ((jg, p.thorax), (jb, p.bone)):
+        out[a.bone] = rows(basis[a.vertex].mean(2), a.direction * firm[..., None])
+    e[a.bone] = firm * ((a.goal - base[a.vertex].mean(2)) * a.direction).sum(-1)
+    return Rows(jg, jb, e)
+
+
+def trust(s: Scene, y: Points, pairs: Pairs, floor: float) -> NDArray[np.float64]:
+    """(B,) share of their weight that the pairs of a bone earn, from the nodes at their head.
+
+    What a fit leaves of one person's surface on another's is not noise of nodes: ridges and hollows that the other
+    does not have are as wide as several nodes. Their sum over neighbours, against the same of independent errors, is
+    how many nodes err as one (the design effect of clustered samples, Kish 1965); ``floor`` mm is what sampling leaves.
+    """
+    n = s.prepared.nodes.shape[1]
+    x, weight = y[pairs.vertex[:, :n]].astype(np.float32), pairs.weight[:, :n]
+    miss = ((pairs.goal[:, :n] - x) * pairs.direction[:, :n]).sum(-1) * weight
+    x2 = (x**2).sum(-1)
+    near = x2[:, :, None] + x2[:, None] - 2.0 * x @ x.transpose(0, 2, 1) < PATCH_MM**2
+    together = (miss * (near @ miss[..., None])[..., 0]).sum(1)
+    variance = np.maximum(together, (miss**2).sum(1)) / np.maximum((weight**2).sum(1), 1.0)
+    return floor**2 / (floor**2 + variance)
+
+
+def believed(pairs: Pairs, share: NDArray[np.float64]) -> Pairs:
+    """Pairs of each bone with this (B,) share of their weight."""
+    return replace(pairs, weight=pairs.weight * share[:, None])
 
 
 def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
@@ -88,12 +113,10 @@ def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
     cloud = Cloud(p.mesh.vertices[nodes], basis, weight, points, believed)
 
     def pulled(coefficients: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients.astype(np.float32))
+        a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients.astype(np.float32), between=False)
         # ends only: what holds an anchor here holds it in all directions, and stations would hold whole ribs back
-        vertex, way = a.vertex[a.end], (a.direction * a.pull[:, None])[a.end]
-        rows = p.thorax[vertex].mean(1).astype(np.float64)
-        start = p.mesh.vertices[vertex].mean(1)
-        return start, start + rows @ coefficients + way, rows, ~a.lost[nodes]
+        vertex, goal = a.ends
+        return p.mesh.vertices[vertex].mean(1), goal, p.thorax[vertex].mean(1).astype(np.float64), ~a.lost[nodes]
 
     c = soft_assign(cloud, settings.soft_sigma, settings.soft_steps, settings.soft_outlier, s.seen, pulled)
     return Field(c, np.zeros((len(p.labels), p.bone.shape[1], 3)))
@@ -133,14 +156,15 @@ def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> Field:
         n_nodes = settings.coarse_nodes if coarse else p.nodes.shape[1]
         n_back = settings.backward_samples // 2 if coarse else settings.backward_samples
         pairs = pair_up(s, y, n_nodes, n_back, settings.backward, max(3.0 * sigma[0], 1.5))
-        ends = rib_ends(s, y)
-        held = (sigma[0] / settings.shaft_sigma) ** 2
-        if k < settings.anchor_steps:
+        if not coarse:
+            pairs = believed(pairs, trust(s, y, pairs, sigma[0]))
+        if k in settings.anchor_steps:
+            ends = rib_ends(s, y)
+        if k < settings.cut_steps:
             pairs.weight[ends.lost[pairs.vertex]] = 0.0
-            held = 1.0
-        pairs = both(pairs, along_shaft(s, y, ends, held), 1.0)
+        more = held(s, ends, p.mesh.vertices, settings.doubt)
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]
-        field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma)
+        field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma, more)
         y = deformed(s, field)
     return field
 
@@ -151,11 +175,15 @@ def stage_bones(s: Scene, field: Field, settings: RegistrationSettings) -> tuple
     y = deformed(s, field)
     base = p.mesh.vertices + p.thorax @ field.thorax.astype(np.float32)
     sigma = settings.sigma_normal[1], settings.sigma_tangent[1]
+    ends = rib_ends(s, y)
     change = np.inf
-    for _ in range(settings.bone_steps):
+    for k in range(settings.bone_steps):
         pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
-        pairs = both(pairs, along_shaft(s, y, rib_ends(s, y), (sigma[0] / settings.shaft_sigma) ** 2), 1.0)
-        c = solve_bones(p.bone[pairs.vertex], pairs, pairs.goal - base[pairs.vertex], sigma)
+        if k == 0:
+            share = trust(s, y, pairs, sigma[0])
+        pairs = believed(pairs, share)
+        more = held(s, ends, base, settings.doubt)
+        c = solve_bones(p.bone[pairs.vertex], pairs, pairs.goal - base[pairs.vertex], sigma, more)
         field = Field(field.thorax, c)
         before, y = y, deformed(s, field)
         change = float(np.linalg.norm(y - before, axis=1)[s.seen(y)].mean())

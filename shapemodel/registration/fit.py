@@ -23,6 +23,16 @@ class Field:
     bone: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """(B, K, 3r) and (B, K, 3q) derivatives by the two kinds of coefficients and (B, K) what they should add up to,
+    all in standard deviations."""
+
+    thorax: NDArray[np.float32]
+    bone: NDArray[np.float32]
+    e: NDArray[np.float32]
+
+
 def displacement(field: Field, thorax: NDArray, bone: NDArray, index: NDArray) -> NDArray[np.float64]:
     """(V, 3) mm at vertices with these bases (V, r), (V, q) and bone indices (V,)."""
     u = (thorax @ field.thorax.astype(np.float32)).astype(np.float64)
@@ -57,7 +67,12 @@ def add_isotropic(matrix: NDArray, block: NDArray) -> None:
 
 
 def solve(
-    thorax: NDArray[np.float32], bone: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float]
+    thorax: NDArray[np.float32],
+    bone: NDArray[np.float32],
+    pairs: Pairs,
+    gap: NDArray,
+    sigma: tuple[float, float],
+    more: Rows,
 ) -> Field:
     """The coefficients that minimise the cost.
 
@@ -66,11 +81,14 @@ def solve(
     thorax, bone : (B, R, r), (B, R, q) bases at the vertices of the pairs
     gap : (B, R, 3) partner minus undeformed vertex, mm
     sigma : normal and tangential standard deviation, mm
+    more : what is known besides the pairs
     """
     n_bones, _, r = thorax.shape
     jb, tb, e, g = weighted(bone, pairs, gap, sigma)
+    jb, e = np.concatenate([jb, more.bone], axis=1), np.concatenate([e, more.e], axis=1)
     hbb, rb = normal_equations(jb, tb, e, g)
     jg, tg, _, _ = weighted(thorax, pairs, gap, sigma)
+    jg = np.concatenate([jg, more.thorax], axis=1)
     side = tb.transpose(0, 2, 1) @ tg
     hbg = jb.transpose(0, 2, 1) @ jg
     add_isotropic(hbg, side)
@@ -96,9 +114,13 @@ def solve(
     return Field(cg.reshape(r, 3), cb.reshape(n_bones, -1, 3))
 
 
-def solve_bones(bone: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float]) -> NDArray:
+def solve_bones(
+    bone: NDArray[np.float32], pairs: Pairs, gap: NDArray, sigma: tuple[float, float], more: Rows
+) -> NDArray:
     """(B, q, 3) bone-wise coefficients while the thorax-wide field rests; ``gap`` is measured from under that."""
-    matrix, right = normal_equations(*weighted(bone, pairs, gap, sigma))
+    j, t, e, g = weighted(bone, pairs, gap, sigma)
+    j, e = np.concatenate([j, more.bone], axis=1), np.concatenate([e, more.e], axis=1)
+    matrix, right = normal_equations(j, t, e, g)
     return np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0].reshape(*bone.shape[::2], 3))
 
 

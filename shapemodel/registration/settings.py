@@ -45,9 +45,10 @@ class RegistrationSettings:
     soft_sigma : its widths, mm, each held for ``soft_steps`` steps
     soft_outlier : fraction of points taken to have no partner
     coarse_steps, coarse_nodes : joint Gauss-Newton steps on the first so many nodes a bone
-    anchor_steps : the first joint steps, in which ends and shafts of ribs are anchored as firmly as surfaces fit
-    shaft_sigma : afterwards, standard deviation of each anchored vertex along its rib, mm; eight share a station,
-        which so is free by 5 mm, as the marks of ribs of one length scatter between people
+    anchor_steps : joint steps before which ends and places of shafts of ribs are looked for; between them they stay
+    cut_steps : the first joint steps, in which what lies beyond the cut of a rib has no partner
+    doubt : standard deviations of places of shafts are taken times this: they are not independent of each other, and
+        what is beside them, as curves of the centreline, pulls with the weight of hundreds of nodes
     joint_steps, bone_steps : further ones on all nodes: of all fields together, of each bone alone
     sigma_normal : (first, last) standard deviation of the distance along the normal, mm
     sigma_tangent : (first, last) of the distance along the surface, mm; it only damps
@@ -63,10 +64,11 @@ class RegistrationSettings:
     soft_sigma: tuple[float, ...] = (14.0, 10.0, 7.0, 5.0, 3.5)
     soft_steps: int = 7
     soft_outlier: float = 0.1
-    coarse_steps: int = 16
+    coarse_steps: int = 11
     coarse_nodes: int = 160
-    anchor_steps: int = 6
-    shaft_sigma: float = 15.0
+    anchor_steps: tuple[int, ...] = (0, 3, 7, 11)
+    cut_steps: int = 4
+    doubt: float = 0.7
     joint_steps: int = 3
     bone_steps: int = 8
     sigma_normal: tuple[float, float] = (3.0, 0.25)

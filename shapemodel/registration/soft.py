@@ -17,7 +17,7 @@ from shapemodel.registration.target import Target
 Seen = Callable[[NDArray], NDArray]
 Pulled = Callable[[NDArray], tuple[NDArray, NDArray, NDArray, NDArray]]
 
-ANCHOR_EVERY = 3
+ANCHOR_EVERY = 7
 """Steps between two looks for the ends of ribs."""
 
 ANCHOR_MASS = 30.0

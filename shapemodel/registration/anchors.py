@@ -1,0 +1,117 @@
+"""Anchors along ribs: where their ends and the places of their shafts belong, for the joint fit to hold on to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shapemodel.mesh import Points
+from shapemodel.registration.ends import (
+    DISAGREE_MM,
+    LEAST_SAMPLES,
+    RIM_MM,
+    STATIONS,
+    TIP,
+    RibSurface,
+    Shaft,
+    agree,
+    beyond,
+    reach,
+    usual_stretch,
+)
+from shapemodel.registration.stations import doubted, stations
+
+END_MM = 1.5
+"""Standard deviation of an end that is known."""
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Places along R ribs, K of each: its head, its stations, its front.
+
+    Attributes
+    ----------
+    bone : (R,) bone index
+    vertex : (R, K, TIP) vertices whose mean is the place
+    goal, direction : (R, K, 3) where it belongs, and the unit vector along the rib in which alone that is known
+    sd : (R, K) how well, standard deviation in mm; infinite where nothing is known
+    lost : (V,) vertices that lie beyond the place where the scan cuts their rib, by length from its head
+    """
+
+    bone: NDArray[np.int64]
+    vertex: NDArray[np.int64]
+    goal: Points
+    direction: Points
+    sd: NDArray[np.float64]
+    lost: NDArray[np.bool_]
+
+    @property
+    def ends(self) -> tuple[NDArray[np.int64], Points]:
+        """(E, TIP) vertices of the known ends, and (E, 3) where they have to go."""
+        known = np.isfinite(self.sd[:, [0, -1]])
+        return self.vertex[:, [0, -1]][known], self.goal[:, [0, -1]][known]
+
+
+def anchors(
+    parts: tuple[Shaft, ...],
+    labels: NDArray[np.int64],
+    y: Points,
+    targets: Sequence[RibSurface],
+    seen: Callable[[Points], NDArray[np.bool_]],
+    *,
+    between: bool = True,
+) -> Anchors:
+    """Where the tips of the deformed template should go along themselves, and the stations ``between``.
+
+    ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
+    """
+    found = [
+        reach(shaft, y, own) if len(own.real) >= LEAST_SAMPLES else None
+        for shaft, own in zip(parts, targets, strict=True)
+    ]
+    pulls, rim = np.zeros((len(parts), 2)), np.zeros((len(parts), 2))
+    places = np.zeros((2, len(parts), 2, 3))
+    length = np.full(len(parts), np.nan)
+    for i, r in enumerate(found):
+        if r is not None:
+            pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), np.ptp(r.theirs)
+    near = rim <= RIM_MM
+    there = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
+    usable = there.copy()
+    sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
+    for e, end in enumerate(("head", "front")):
+        for side in (False, True):
+            rows = np.flatnonzero(sides == side)
+            usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
+    levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
+    stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
+    lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
+    count = len(STATIONS) + 2
+    vertex = np.zeros((len(parts), count, TIP), np.int64)
+    direction, goal = np.zeros((2, len(parts), count, 3))
+    sd = np.full((len(parts), count), np.inf)
+    for i, (shaft, r) in enumerate(zip(parts, found, strict=True)):
+        vertex[i] = np.concatenate([shaft.tips[0][None], shaft.stations, shaft.tips[1][None]])
+        if r is None:
+            continue
+        now = y[vertex[i]].mean(1)
+        nearest = r.line.lengthwise(now)[1]
+        nearest[[0, -1]] = 0, len(r.line.arc) - 1
+        direction[i] = r.line.tangents[nearest]
+        way = np.zeros(count)
+        way[[0, -1]] = -r.pull[0], r.pull[1]
+        sd[i, [0, -1]] = np.where(usable[i], END_MM, np.inf)
+        goal[i] = now + direction[i] * way[:, None]
+    if between:
+        sound = there.astype(np.int64) + usable
+        shown = [
+            stations(shaft, y, target, r, sound[i], stretch[i]) if r is not None else None
+            for i, (shaft, target, r) in enumerate(zip(parts, targets, found, strict=True))
+        ]
+        for i, own in enumerate(doubted(shown, levels)):
+            if own is not None:
+                goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()
+    return Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)
