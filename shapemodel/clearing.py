@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from shapemodel.intersections import intersecting_pairs
-from shapemodel.mesh import Mesh, Points, vertex_areas
+from shapemodel.mesh import Faces, Mesh, Points, vertex_areas
 from shapemodel.meshquality import SHAPE_GATE, Gate, triangle_metrics
 from shapemodel.population import rigid_fit
 
@@ -104,7 +104,7 @@ def clear(
         done += 1
         level = _raised(level, np.unique(mesh.faces[bad]), field)
         current = field.at(level)
-        bad = _bad_faces(current, mesh, gate, _looked_at(current, mesh, level))
+        bad = _bad_faces(current, mesh, gate, near_changes(current, mesh.faces, level > 0))
         if not len(bad) and cutting is None:
             bad = _bad_faces(current, mesh, gate, everything)
     moved = np.linalg.norm(current - mesh.vertices, axis=1)
@@ -170,11 +170,12 @@ def _raised(level: Array, bad: NDArray[np.int64], field: _Field) -> Array:
     return out
 
 
-def _looked_at(vertices: Points, mesh: Mesh, level: Array) -> NDArray[np.int64]:
-    """Faces at or near vertices that may have moved."""
-    changed = vertices[level > 0]
-    centre = vertices[mesh.faces].mean(axis=1)
-    return np.flatnonzero(cKDTree(changed).query(centre, distance_upper_bound=NEAR_MM)[0] < np.inf)
+def near_changes(vertices: Points, faces: Faces, changed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Faces at or near vertices (V,) that may have moved: whatever their moves make cut another is among them."""
+    if not changed.any():
+        return np.zeros(0, np.int64)
+    centre = vertices[faces].mean(axis=1)
+    return np.flatnonzero(cKDTree(vertices[changed]).query(centre, distance_upper_bound=NEAR_MM)[0] < np.inf)
 
 
 def _bad_faces(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shapemodel.clearing import clear
+from shapemodel.clearing import clear, near_changes
 from shapemodel.contact import separate
-from shapemodel.intersections import intersecting_pairs
+from shapemodel.intersections import Intersections, intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points
 from shapemodel.meshquality import SHAPE_GATE, SHARE, Gate, Verdict, assess, triangle_metrics
 from shapemodel.sliding import RepairSettings, below, improve_until, project, score
@@ -118,12 +118,21 @@ def settle(
         if verdict.passed:
             break
         spread = _spread(current, now, gate, settings)
-        cutting = now.intersections.faces if spread is current else None
-        current = clear(spread, base, gate, cutting=cutting).mesh
+        current = clear(spread, base, gate, cutting=_cutting(spread, current, now.intersections)).mesh
         now = assess(current, gate)
         if _rank(now) < _rank(verdict):
             best, verdict = current, now
     return best, verdict
+
+
+def _cutting(mesh: Mesh, before: Mesh, known: Intersections) -> NDArray[np.int64]:
+    """Faces of a mesh that cut another, from those of the mesh ``before`` some vertices moved: only near them is
+    looked again."""
+    changed = (mesh.vertices != before.vertices).any(axis=1)
+    near = near_changes(mesh.vertices, mesh.faces, changed)
+    rest = ~changed[mesh.faces].any(axis=1)[known.pairs].any(axis=1)
+    again = near[intersecting_pairs(mesh.vertices, mesh.faces[near])]
+    return np.unique(np.concatenate([known.pairs[rest].ravel(), again.ravel()]))
 
 
 def _spread(mesh: Mesh, verdict: Verdict, gate: Gate, s: RepairSettings) -> Mesh:

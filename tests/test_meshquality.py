@@ -104,6 +104,19 @@ def test_detector_at_shared_vertices_and_edges() -> None:
     )
 
 
+def test_the_quick_look_at_planes_leaves_out_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours that share a vertex are first asked on which side of each other's plane they lie."""
+    from shapemodel import intersections
+
+    v, f = sphere((0, 0, 0), 20)
+    v = v + np.random.default_rng(3).normal(0, 1.5, v.shape)  # edges are 3 mm: many neighbours cut
+    quick = intersecting_pairs(v, f)
+    monkeypatch.setattr(intersections, "_may_cross", lambda _v, _f, pairs: np.ones(len(pairs), bool))
+    slow = intersecting_pairs(v, f)
+    assert len(slow) > 50
+    np.testing.assert_array_equal(quick, slow)
+
+
 def test_clean_surface_has_none() -> None:
     mesh = join({3: sphere((0, 0, 0), 12, 4)})
     found = find_intersections(mesh)

@@ -9,6 +9,7 @@ import gpytoolbox
 import numpy as np
 import pytest
 
+from shapemodel import repair
 from shapemodel.clearing import clear
 from shapemodel.interchange import load_model, save_model
 from shapemodel.intersections import find_intersections
@@ -20,6 +21,21 @@ from shapemodel.reasons import InputError
 from shapemodel.remesh import RemeshSettings, remesh
 
 GAP_MM = 0.6
+
+
+def test_cuts_after_a_move_are_found_near_it() -> None:
+    """Where nothing moved the cuts known before still hold; elsewhere they are looked for: together, all there are."""
+    mesh = pair()
+    before = mesh.with_vertices(mesh.vertices + closing(mesh))
+    moved = before.vertices.copy()
+    left = moved[:, 0] < -5
+    moved[left & (mesh.bone == 4), 2] += 1.0  # parts the bones on one side
+    moved[np.argmax(moved[:, 0])] -= [9.0, 0.0, 0.0]  # folds one end
+    after = before.with_vertices(moved)
+    every, known = find_intersections(after), find_intersections(before)
+    assert set(known.faces) - set(every.faces)
+    assert set(every.faces) - set(known.faces)
+    np.testing.assert_array_equal(repair._cutting(after, before, known), every.faces)
 
 
 @lru_cache(maxsize=1)
