@@ -199,13 +199,14 @@ def align(population: Population, *, reference: Points | None = None, iterations
 
     Each subject is laid on the mean of what the others show. Cut chests may still tilt, because what is cut
     does not pull: :func:`shapemodel.completion.complete` starts here and estimates frames and missing parts
-    together. The frame is that of ``reference`` (V, 3), else of the subject that shows most. Large populations
-    are aligned on every n-th vertex first, so that few passes over all vertices remain.
+    together. The frame is that of ``reference`` (V, 3), else that in which the subjects lie in their scans on average:
+    one who lies askew does not turn all means. Large populations are aligned on every n-th vertex first, so that few
+    passes over all vertices remain.
     """
     population = finite(population)
     visible = population.visible
     if reference is None:
-        reference = np.asarray(population.vertices[int(np.argmax(visible.sum(axis=1)))], np.float64)
+        reference = _as_they_lie(population)
     weights = area_weights(np.asarray(reference, np.float64), population.faces)
     vertices = np.array(population.vertices, np.float64)
     stride = max(1, population.n_vertices // COARSE_VERTICES)
@@ -218,6 +219,24 @@ def align(population: Population, *, reference: Points | None = None, iterations
             vertices[i] = vertices[i] @ rotation.T + shift
     _procrustes(vertices, visible, reference, weights, iterations)
     return replace(population, vertices=vertices.astype(population.vertices.dtype))
+
+
+def _as_they_lie(population: Population) -> Points:
+    """(V, 3) the subject that shows most, turned about its centre so that the others lie on it unturned on average.
+
+    The average of rotations is the proper rotation nearest to their sum (Moakher 2002).
+    """
+    most = int(np.argmax(population.visible.sum(axis=1)))
+    shape = np.asarray(population.vertices[most], np.float64)
+    weights = area_weights(shape, population.faces) * population.visible[most]
+    turns = np.zeros((3, 3))
+    for x, seen in zip(population.vertices, population.visible, strict=True):
+        both = weights * seen
+        turns += rigid_fit(np.asarray(x, np.float64), shape, both)[0] if both.any() else np.eye(3)
+    u, _, vt = np.linalg.svd(turns)
+    average = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    centre = shape.mean(axis=0)
+    return np.asarray((shape - centre) @ average + centre, np.float64)
 
 
 def finite(population: Population) -> Population:
