@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import modelling, verbs
-from pipelines.options import chosen, output, read_pairs, say
+from pipelines.options import chosen, output, read_pairs, say, say_flags
 from pipelines.progress import shown
 from shapemodel.reasons import InputError
 
@@ -96,8 +96,7 @@ def segment(args: argparse.Namespace) -> None:
     scene = path.suffix.lower() == ".mrb"
     mesh = verbs.surfaces(found.image, settings=chosen(args)) if scene else None
     write_labels(found.image, path, ct=ct if scene else None, mesh=mesh)
-    for flag in found.flags:
-        say(args, f"look at it: {flag.code}: {flag.note}")
+    say_flags(args, found.flags)
     complete = sum(b.status == "complete" for b in found.bones.values())
     cut = sum(b.status == "cut" for b in found.bones.values())
     say(args, f"{path}: {complete} bones complete, {cut} cut by the edge of the scan; confidence {found.score:.2f}")
@@ -135,8 +134,7 @@ def register(args: argparse.Namespace) -> None:
     seen = found.residual_mm[found.visible]
     words = f"{found.visible.mean():.0%} of the template seen, {seen.mean() if len(seen) else 0:.2f} mm off on average"
     say(args, f"{path}: {words}")
-    for flag in found.flags:
-        say(args, f"look at it: {flag.code}: {flag.note}")
+    say_flags(args, found.flags)
 
 
 def edit(args: argparse.Namespace) -> None:

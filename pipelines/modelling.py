@@ -45,6 +45,8 @@ def model(args: argparse.Namespace) -> None:
     groups = verbs.groups_of([*settings.cohort.groups, *(args.group or [])], studies)
     done = verbs.completed([read_vtp(m) for m in args.meshes], studies, covariates=table, settings=settings)
     made = verbs.model(done, settings=settings, groups=groups, facts=verbs.facts(studies))
+    if settings.cohort.heal:
+        made = verbs.with_bases(made)
     place = Path(args.out)
     place.mkdir(parents=True, exist_ok=True)
     for group, fitted in made.items():

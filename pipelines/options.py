@@ -5,17 +5,27 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipelines.settings import Settings, load
-from shapemodel.reasons import InputError
+from shapemodel.reasons import Flag, InputError
 
 
 def say(args: argparse.Namespace, line: str) -> None:
     """One line on standard output, unless quiet."""
     if not args.quiet:
         sys.stdout.write(line + "\n")
+
+
+def say_flags(args: argparse.Namespace, flags: Iterable[Flag]) -> None:
+    """A line for each thing that a reviewer should look at, with the bone it concerns."""
+    from shapemodel.anatomy import bone
+
+    for flag in flags:
+        where = f" {bone(flag.bone).name}" if flag.bone else ""
+        say(args, f"look at it: {flag.code}{where}: {flag.note}")
 
 
 def chosen(args: argparse.Namespace) -> Settings:

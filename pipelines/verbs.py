@@ -232,14 +232,16 @@ def mean(fitted: ShapeModel) -> Mesh:
     return mean_shape(fitted)
 
 
-def with_bases(models: Mapping[str, ShapeModel], reference: Mesh) -> dict[str, ShapeModel]:
+def with_bases(models: Mapping[str, ShapeModel], reference: Mesh | None = None) -> dict[str, ShapeModel]:
     """The models with their healed means, on which every export of theirs is made fit for use.
 
-    ``reference`` is the template that the models' subjects were registered with.
+    ``reference`` is the template that the models' subjects were registered with, if it is at hand: a mean follows it
+    where nothing else helps.
     """
     from shapemodel.ready import clean_base
 
-    return {group: replace(m, base=clean_base(m, reference.vertices)) for group, m in models.items()}
+    template = None if reference is None else reference.vertices
+    return {group: replace(m, base=clean_base(m, template)) for group, m in models.items()}
 
 
 def finisher(fitted: ShapeModel) -> Finisher:

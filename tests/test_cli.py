@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import cli, commands, corrections, progress
+from pipelines import cli, commands, corrections, options, progress
 from shapemodel.mesh import Mesh, read_vtp, write_vtp
-from shapemodel.reasons import InputError, StudyError
+from shapemodel.reasons import Flag, InputError, StudyError
 
 VERBS = [
     "scan", "run", "segment", "surfaces", "template", "register", "model", "mean", "query", "report", "demo",
@@ -91,6 +92,15 @@ def test_each_failure_has_its_sentence_and_exit_code(
     assert "Traceback" not in err
     assert cli.main(["report", "study", "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_flag_names_its_bone(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [Flag("bone_unsure", 7, "expected error 4.5 mm"), Flag("contrast", 0, "40 mL")]
+    options.say_flags(argparse.Namespace(quiet=False), flags)
+    assert capsys.readouterr().out.splitlines() == [
+        "look at it: bone_unsure rib_left_07: expected error 4.5 mm",
+        "look at it: contrast: 40 mL",
+    ]
 
 
 def test_a_full_disk_deep_inside_is_recognised() -> None:
