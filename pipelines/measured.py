@@ -30,7 +30,7 @@ def ordered(measured: Measures) -> list[str]:
     every = list(dict.fromkeys(n for own in measured.values() for n in own))
     names = [n for n in FIRST if n in every]
     for start, end in FOLLOWING:
-        names += [n for n in every if n.startswith(start) and n.endswith(end) and n not in names]
+        names += sorted(n for n in every if n.startswith(start) and n.endswith(end) and n not in names)
     return names
 
 
