@@ -92,7 +92,8 @@ def grow(mask: Mask, radius: float, spacing: Spacing) -> Mask:
 
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     r = [int(radius / s) for s in spacing[::-1]]
-    return sitk.GetArrayViewFromImage(sitk.BinaryDilate(image, r, sitk.sitkBall)).astype(bool)
+    grown = sitk.BinaryDilate(image, r, sitk.sitkBall)  # needs a name: a view does not keep its image alive
+    return sitk.GetArrayViewFromImage(grown).astype(bool)
 
 
 def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> NDArray[np.uint8]:
