@@ -180,10 +180,15 @@ def rigid_fit(source: Points, target: Points, weights: NDArray[Any]) -> tuple[Po
     if total <= 0:
         raise ValueError("rigid fit without any weight")
     a, b = (w @ source) / total, (w @ target) / total
-    u, _, vt = np.linalg.svd(((source - a) * w[:, None]).T @ (target - b))
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u @ flip @ vt).T
+    rotation = nearest_rotation(((source - a) * w[:, None]).T @ (target - b)).T
     return rotation, b - rotation @ a
+
+
+def nearest_rotation(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3, 3) the proper rotation nearest to a matrix, never a reflection."""
+    u, _, vt = np.linalg.svd(matrix)
+    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    return np.asarray(u @ flip @ vt)
 
 
 def area_weights(vertices: Points, faces: Faces) -> NDArray[np.float64]:
@@ -233,10 +238,8 @@ def _as_they_lie(population: Population) -> Points:
     for x, seen in zip(population.vertices, population.visible, strict=True):
         both = weights * seen
         turns += rigid_fit(np.asarray(x, np.float64), shape, both)[0] if both.any() else np.eye(3)
-    u, _, vt = np.linalg.svd(turns)
-    average = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
     centre = shape.mean(axis=0)
-    return np.asarray((shape - centre) @ average + centre, np.float64)
+    return np.asarray((shape - centre) @ nearest_rotation(turns) + centre, np.float64)
 
 
 def finite(population: Population) -> Population:

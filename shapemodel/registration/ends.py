@@ -33,9 +33,6 @@ STATIONS = np.linspace(0.1, 0.9, 9)
 SURFACE_POINTS = 3000
 """Points on a rib of the template from which its relief is read: its vertices are 2-3 mm apart, too few."""
 
-EVERY = 1
-"""Every second sample of the target says enough of its length and relief."""
-
 SMOOTHINGS = 4
 """Passes that take ridges out of a centreline: about 11 mm."""
 
@@ -208,8 +205,7 @@ class RibSurface:
 
 def rib_surfaces(parts: Sequence[Shaft], samples: NDArray, solid: NDArray) -> tuple[RibSurface, ...]:
     """Those of the ribs, from ``samples`` (B, S, 3) of the target's bones and whether they are ``solid`` (B, S)."""
-    thin = samples[:, ::EVERY], solid[:, ::EVERY]
-    return tuple(RibSurface(thin[0][k][thin[1][k]], thin[0][k][~thin[1][k]]) for k in (s.index for s in parts))
+    return tuple(RibSurface(samples[k][solid[k]], samples[k][~solid[k]]) for k in (s.index for s in parts))
 
 
 @dataclass(frozen=True)
