@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from shapemodel.intersections import intersecting_pairs
-from shapemodel.mesh import Faces, Mesh, Points, vertex_areas
+from shapemodel.intersections import intersecting_pairs, within_reach
+from shapemodel.mesh import Mesh, Points, vertex_areas
 from shapemodel.meshquality import SHAPE_GATE, Gate, triangle_metrics
 from shapemodel.population import rigid_fit
 
@@ -38,9 +38,6 @@ RIDGE = 0.03
 
 CORE, RIM = 1.0, 3.0
 """In widths, around a bad place: full replacement up to the first, none from the second on."""
-
-NEAR_MM = 6.0
-"""Triangles this near to changed vertices are looked at again: more than the longest edge of a 3 mm mesh."""
 
 ANGLE_MARGIN_DEG = 0.5
 """Triangles this little above the hard limits are bettered too, so that rounding on export changes no verdict."""
@@ -104,7 +101,8 @@ def clear(
         done += 1
         level = _raised(level, np.unique(mesh.faces[bad]), field)
         current = field.at(level)
-        bad = _bad_faces(current, mesh, gate, near_changes(current, mesh.faces, level > 0))
+        near = within_reach(current, mesh.faces, np.asarray((level > 0)[mesh.faces].any(axis=1)))
+        bad = _bad_faces(current, mesh, gate, near)
         if not len(bad) and cutting is None:
             bad = _bad_faces(current, mesh, gate, everything)
     moved = np.linalg.norm(current - mesh.vertices, axis=1)
@@ -168,14 +166,6 @@ def _raised(level: Array, bad: NDArray[np.int64], field: _Field) -> Array:
         fade = np.clip((RIM - np.minimum(away / width, RIM)) / (RIM - CORE), 0.0, 1.0)
         out = np.maximum(out, step * fade * fade * (3 - 2 * fade))
     return out
-
-
-def near_changes(vertices: Points, faces: Faces, changed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Faces at or near vertices (V,) that may have moved: whatever their moves make cut another is among them."""
-    if not changed.any():
-        return np.zeros(0, np.int64)
-    centre = vertices[faces].mean(axis=1)
-    return np.flatnonzero(cKDTree(vertices[changed]).query(centre, distance_upper_bound=NEAR_MM)[0] < np.inf)
 
 
 def _bad_faces(

@@ -72,14 +72,45 @@ class Intersections:
 
 def find_intersections(mesh: Mesh) -> Intersections:
     """All pairs of triangles of a mesh that cut each other, within bones and between them."""
-    pairs = intersecting_pairs(mesh.vertices, mesh.faces)
-    centres = mesh.vertices[mesh.faces].mean(axis=1)
-    return Intersections(pairs, centres[pairs].mean(axis=1), mesh.bone[mesh.faces[pairs, 0]].reshape(-1, 2))
+    return _placed(mesh, intersecting_pairs(mesh.vertices, mesh.faces))
+
+
+def find_again(mesh: Mesh, before: Mesh, known: Intersections) -> Intersections:
+    """The same, of a mesh of which all cuts were known before some of its vertices moved: only there it is looked.
+
+    A pair of which neither triangle moved is what it was; every other has a triangle near those that did.
+    """
+    changed = (mesh.vertices != before.vertices).any(axis=1)
+    moved = changed[mesh.faces].any(axis=1)
+    near = within_reach(mesh.vertices, mesh.faces, moved)
+    again = near[intersecting_pairs(mesh.vertices, mesh.faces[near])]
+    pairs = np.vstack([known.pairs[~moved[known.pairs].any(axis=1)], again[moved[again].any(axis=1)]])
+    return _placed(mesh, _in_order(pairs))
+
+
+def within_reach(vertices: Points, faces: Faces, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Faces, ascending, that may reach a chosen one (F,), by surrounding balls: all that can cut one are there."""
+    from scipy.spatial import cKDTree
+
+    if not chosen.any():
+        return np.zeros(0, np.int64)
+    centre, radius = _balls(vertices, faces)
+    reach = radius.max() + radius[chosen].max()
+    return np.flatnonzero(chosen | (cKDTree(centre[chosen]).query(centre, distance_upper_bound=reach)[0] < np.inf))
+
+
+def _placed(mesh: Mesh, pairs: Pairs) -> Intersections:
+    places = mesh.vertices[mesh.faces[pairs]].mean(axis=(1, 2))
+    return Intersections(pairs, places, mesh.bone[mesh.faces[pairs, 0]].reshape(-1, 2))
+
+
+def _in_order(pairs: Pairs) -> Pairs:
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def intersecting_pairs(vertices: Points, faces: Faces) -> Pairs:
     """(K, 2) pairs i < j of faces that cut each other, in ascending order."""
-    near = _near_pairs(vertices[faces])
+    near = _near_pairs(vertices, faces)
     shared = np.zeros(len(near), np.int8)
     corners = [faces[:, k].take(near[:, side]) for side in range(2) for k in range(3)]
     for one in corners[:3]:  # corner by corner: sums over axes of three numbers take ten times as long
@@ -94,8 +125,7 @@ def intersecting_pairs(vertices: Points, faces: Faces) -> Pairs:
         (np.flatnonzero(shared == 2), _cut_at_edge),
     ):
         hit[rows] = test(vertices, faces[near[rows, 0]], faces[near[rows, 1]])
-    found = near[hit]
-    return found[np.lexsort((found[:, 1], found[:, 0]))]
+    return _in_order(near[hit])
 
 
 def _may_cross(vertices: Points, faces: Faces, pairs: Pairs) -> NDArray[np.bool_]:
@@ -122,15 +152,30 @@ def _may_cross(vertices: Points, faces: Faces, pairs: Pairs) -> NDArray[np.bool_
     return may
 
 
-def _near_pairs(triangles: NDArray[np.float64]) -> Pairs:
-    """(K, 2) pairs of triangles (F, 3, 3) whose axis-aligned boxes overlap, by trees over classes of size."""
+def _balls(vertices: Points, faces: Faces) -> tuple[Points, NDArray[np.float64]]:
+    """(F, 3) centroids of triangles, and (F,) how far their corners lie from them."""
+    centre = np.empty((len(faces), 3))
+    square = [np.zeros(len(faces)) for _ in range(3)]
+    for k, x in enumerate(np.ascontiguousarray(vertices.T)):
+        own = [x.take(faces[:, i]) for i in range(3)]
+        centre[:, k] = mean = (own[0] + own[1] + own[2]) / 3
+        for total, corner in zip(square, own, strict=True):
+            total += (corner - mean) ** 2
+    return centre, np.sqrt(np.maximum(np.maximum(square[0], square[1]), square[2]))
+
+
+def _near_pairs(vertices: Points, faces: Faces) -> Pairs:
+    """(K, 2) pairs of triangles whose axis-aligned boxes overlap, by trees over classes of size."""
     from scipy.spatial import cKDTree
 
-    if not len(triangles):
+    if not len(faces):
         return np.zeros((0, 2), np.int64)
-    centre = triangles.mean(axis=1)
-    radius = np.linalg.norm(triangles - centre[:, None], axis=2).max(axis=1)
-    low, high = (np.ascontiguousarray(f(triangles, axis=1).T) for f in (np.min, np.max))
+    centre, radius = _balls(vertices, faces)
+    low, high = np.empty((2, 3, len(faces)))
+    for k, x in enumerate(np.ascontiguousarray(vertices.T)):
+        a, b, c = (x.take(faces[:, i]) for i in range(3))
+        np.minimum(np.minimum(a, b), c, out=low[k])
+        np.maximum(np.maximum(a, b), c, out=high[k])
     size = np.floor(np.log2(np.maximum(radius, 1e-9))).astype(int)
     groups = [np.flatnonzero(size == k) for k in np.unique(size)]
     trees = [cKDTree(centre[g]) for g in groups]
@@ -208,11 +253,15 @@ def _cut_at_vertex(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:
     """Triangles that share one vertex: the opposite edge of one through the other."""
     hit = np.zeros(len(a), dtype=bool)
     for one, other in ((a, b), (b, a)):
-        position = (one[:, :, None] == other[:, None, :]).any(axis=2).argmax(axis=1)
+        position = np.where(_among(one[:, 0], other), 0, np.where(_among(one[:, 1], other), 1, 2))
         rows = np.arange(len(one))
         p, q = vertices[one[rows, (position + 1) % 3]], vertices[one[rows, (position + 2) % 3]]
         hit |= _segment_hits(p, q, *(vertices[other[:, k]] for k in range(3)))
     return hit
+
+
+def _among(vertex: NDArray[np.int64], corners: Faces) -> NDArray[np.bool_]:
+    return np.asarray((vertex == corners[:, 0]) | (vertex == corners[:, 1]) | (vertex == corners[:, 2]))
 
 
 def _cut_at_edge(vertices: Points, a: Faces, b: Faces) -> NDArray[np.bool_]:

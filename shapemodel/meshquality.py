@@ -127,23 +127,24 @@ def triangle_metrics(vertices: Points, faces: Faces) -> dict[str, NDArray[np.flo
     minimum angle in another form), ``edge_min``, ``edge_max``, ``height_min`` (twice the area over the longest
     edge, the characteristic length of a shell's time step).
     """
-    corner = vertices[faces]
-    edge = np.linalg.norm(corner[:, [2, 0, 1]] - corner[:, [1, 2, 0]], axis=2)
-    twice = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
-    a, b, c = edge.T
-    cos = np.column_stack([b * b + c * c - a * a, c * c + a * a - b * b, a * a + b * b - c * c]) / 2
-    angle = np.degrees(np.arctan2(twice[:, None], cos))
-    longest, shortest, tiny = edge.max(axis=1), edge.min(axis=1), 1e-30
-    product = np.column_stack([b * c, c * a, a * b]).max(axis=1)
+    corner = [[x.take(faces[:, k]) for k in range(3)] for x in np.ascontiguousarray(vertices.T)]
+    side = [[x[(k + 2) % 3] - x[(k + 1) % 3] for x in corner] for k in range(3)]  # opposite to corner k
+    a, b, c = (np.sqrt(x * x + y * y + z * z) for x, y, z in side)
+    (px, py, pz), (qx, qy, qz) = side[1], side[2]
+    twice = np.sqrt((py * qz - pz * qy) ** 2 + (pz * qx - px * qz) ** 2 + (px * qy - py * qx) ** 2)
+    aa, bb, cc = a * a, b * b, c * c
+    angle = [np.arctan2(twice, cos / 2) for cos in (bb + cc - aa, cc + aa - bb, aa + bb - cc)]
+    longest, shortest = np.maximum(np.maximum(a, b), c), np.minimum(np.minimum(a, b), c)
+    product, tiny = np.maximum(np.maximum(b * c, c * a), a * b), 1e-30
     return {
-        "min_angle": angle.min(axis=1),
-        "max_angle": angle.max(axis=1),
+        "min_angle": np.degrees(np.minimum(np.minimum(angle[0], angle[1]), angle[2])),
+        "max_angle": np.degrees(np.maximum(np.maximum(angle[0], angle[1]), angle[2])),
         "edge_ratio": longest / np.maximum(shortest, tiny),
-        "aspect_ratio": longest * edge.sum(axis=1) / np.maximum(2 * np.sqrt(3) * twice, tiny),
+        "aspect_ratio": longest * (a + b + c) / np.maximum(2 * np.sqrt(3) * twice, tiny),
         "scaled_jacobian": 2 / np.sqrt(3) * twice / np.maximum(product, tiny),
         "edge_min": shortest,
         "edge_max": longest,
-        "edge_mean": edge.mean(axis=1),
+        "edge_mean": (a + b + c) / 3,
         "height_min": twice / np.maximum(longest, tiny),
     }
 
@@ -163,13 +164,23 @@ def quality_table(
     return rows, _row(0, "all", metrics, gate, material)
 
 
-def assess(mesh: Mesh, gate: Gate = SHAPE_GATE, *, material: Material = Material()) -> Verdict:  # noqa: B008
+def assess(
+    mesh: Mesh,
+    gate: Gate = SHAPE_GATE,
+    *,
+    material: Material = Material(),  # noqa: B008
+    cuts: Intersections | None = None,
+) -> Verdict:
     """Judge a shape: every criterion against its limits, intersections counted by the named detector.
 
     A closed, manifold surface is required too. The verdict lists each failure with its place; nothing is raised.
+
+    Parameters
+    ----------
+    cuts : of this very mesh, when they are known (:func:`shapemodel.intersections.find_again`)
     """
     parts, whole = quality_table(mesh, gate=gate, material=material)
-    cuts = find_intersections(mesh)
+    cuts = find_intersections(mesh) if cuts is None else cuts
     failures = _manifold_failures(mesh, gate.topology)
     for part in parts:
         failures += _part_failures(part, gate)
@@ -241,14 +252,19 @@ def open_edges(faces: Faces) -> int:
     """Edges that are not shared by exactly two faces of opposite sense: 0 for a closed manifold surface."""
     if not len(faces):
         return 0
-    directed = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    tail = faces.T.ravel()
+    head = faces[:, [1, 2, 0]].T.ravel()
     n = int(faces.max()) + 1
-    forth, count = np.unique(directed[:, 0] * n + directed[:, 1], return_counts=True)
-    back = np.unique(directed[:, 1] * n + directed[:, 0])
-    return int((count > 1).sum() + len(np.setxor1d(forth, back)) // 2)
+    forth, back = np.sort(tail * n + head), np.sort(head * n + tail)
+    again = forth[1:] == forth[:-1]
+    if not again.any() and np.array_equal(forth, back):
+        return 0
+    return len(np.unique(forth[1:][again])) + len(np.setxor1d(forth, back)) // 2
 
 
 def _manifold_failures(mesh: Mesh, topology: bool) -> list[str]:
+    if not topology and not open_edges(mesh.faces):
+        return []
     failures = []
     for label in mesh.labels:
         v, f, _ = mesh.select(label)

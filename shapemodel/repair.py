@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shapemodel.clearing import clear, near_changes
+from shapemodel.clearing import clear
 from shapemodel.contact import separate
-from shapemodel.intersections import Intersections, intersecting_pairs
+from shapemodel.intersections import find_again, intersecting_pairs
 from shapemodel.mesh import Faces, Mesh, Points
-from shapemodel.meshquality import SHAPE_GATE, SHARE, Gate, Verdict, assess, triangle_metrics
-from shapemodel.sliding import RepairSettings, below, improve_until, project, score
+from shapemodel.meshquality import SHAPE_GATE, Gate, Verdict, assess
+from shapemodel.sliding import MARGIN_DEG, RepairSettings, improve_until, project, score
 from shapemodel.walks import grow
 
 ROLL_BACK_ROUNDS = 8
@@ -118,36 +118,29 @@ def settle(
         if verdict.passed:
             break
         spread = _spread(current, now, gate, settings)
-        current = clear(spread, base, gate, cutting=_cutting(spread, current, now.intersections)).mesh
-        now = assess(current, gate)
+        cuts = find_again(spread, current, now.intersections)
+        current = clear(spread, base, gate, cutting=cuts.faces).mesh
+        now = assess(current, gate, cuts=find_again(current, spread, cuts))
         if _rank(now) < _rank(verdict):
             best, verdict = current, now
     return best, verdict
 
 
-def _cutting(mesh: Mesh, before: Mesh, known: Intersections) -> NDArray[np.int64]:
-    """Faces of a mesh that cut another, from those of the mesh ``before`` some vertices moved: only near them is
-    looked again."""
-    changed = (mesh.vertices != before.vertices).any(axis=1)
-    near = near_changes(mesh.vertices, mesh.faces, changed)
-    rest = ~changed[mesh.faces].any(axis=1)[known.pairs].any(axis=1)
-    again = near[intersecting_pairs(mesh.vertices, mesh.faces[near])]
-    return np.unique(np.concatenate([known.pairs[rest].ravel(), again.ravel()]))
-
-
 def _spread(mesh: Mesh, verdict: Verdict, gate: Gate, s: RepairSettings) -> Mesh:
     """Bones with triangles beyond the hard limits slid into better ones; all bones when too many miss the target.
+
+    ``verdict`` is what the gate says of this mesh.
 
     Bones that cut themselves wait for the next turn: sliding cannot unfold them.
     """
     pairs = verdict.intersections.bones
     folded = set(pairs[pairs[:, 0] == pairs[:, 1]].ravel().tolist())
-    angle = triangle_metrics(mesh.vertices, mesh.faces)["min_angle"]
-    all_of_them = np.percentile(angle, 100 - SHARE) < gate.min_angle_target + 1.0
+    all_of_them = verdict.whole.min_angle_99 < gate.min_angle_target + 1.0
     moved = mesh.vertices.copy()
-    for label in set(mesh.labels) - folded:
-        v, f, ids = mesh.select(label)
-        if all_of_them or below(v, f, gate.min_angle_hard) > 0:
+    for part in verdict.parts:
+        bad = all_of_them or part.min_angle < gate.min_angle_hard + MARGIN_DEG
+        if bad and part.label not in folded:
+            v, f, ids = mesh.select(part.label)
             moved[ids] = improve_until(v, f, gate, s)
     return mesh.with_vertices(moved) if (moved != mesh.vertices).any() else mesh
 

@@ -9,10 +9,9 @@ import gpytoolbox
 import numpy as np
 import pytest
 
-from shapemodel import repair
 from shapemodel.clearing import clear
 from shapemodel.interchange import load_model, save_model
-from shapemodel.intersections import find_intersections
+from shapemodel.intersections import find_again, find_intersections
 from shapemodel.mesh import Mesh, join
 from shapemodel.meshquality import SHAPE_GATE, assess
 from shapemodel.model import ShapeModel
@@ -35,7 +34,10 @@ def test_cuts_after_a_move_are_found_near_it() -> None:
     every, known = find_intersections(after), find_intersections(before)
     assert set(known.faces) - set(every.faces)
     assert set(every.faces) - set(known.faces)
-    np.testing.assert_array_equal(repair._cutting(after, before, known), every.faces)
+    again = find_again(after, before, known)
+    np.testing.assert_array_equal(again.pairs, every.pairs)
+    np.testing.assert_array_equal(again.bones, every.bones)
+    np.testing.assert_array_equal(again.places, every.places)
 
 
 @lru_cache(maxsize=1)

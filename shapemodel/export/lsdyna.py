@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from shapemodel.export.deck import Deck
+from shapemodel.export.rows import formatted, listed
 
 OUTER_SURFACE = 1.0
 """NLOC of *SECTION_SHELL: the nodes are the top surface (outward normal), the thickness lies below it."""
@@ -18,26 +17,19 @@ ELFORM = 16
 
 def nodes_text(deck: Deck) -> str:
     """The ``*NODE`` block alone: what changes from one percentile to the next."""
-    lines = [
-        "*KEYWORD",
-        *_comments(deck),
-        "*NODE",
-        "$#   nid               x               y               z      tc      rc",
-    ]
-    lines += [
-        f"{i:8d}{x:16.8f}{y:16.8f}{z:16.8f}{0:8d}{0:8d}"
-        for i, (x, y, z) in zip(deck.node_ids.tolist(), deck.nodes.tolist(), strict=True)
-    ]
-    return "\n".join([*lines, "*END", ""])
+    return "\n".join([*_nodes(deck), "*END", ""])
 
 
 def deck_text(deck: Deck, include: str | None = None) -> str:
     """The whole deck; with ``include`` the nodes are left to that file, so that sizes swap by one file."""
-    if include is None:
-        start = nodes_text(deck).splitlines()[:-1]
-    else:
-        start = ["*KEYWORD", *_comments(deck), "*INCLUDE", include]
+    start = _nodes(deck) if include is None else ["*KEYWORD", *_comments(deck), "*INCLUDE", include]
     return "\n".join([*start, *_elements(deck), *_parts(deck), *_sets(deck), "*END", ""])
+
+
+def _nodes(deck: Deck) -> list[str]:
+    head = "$#   nid               x               y               z      tc      rc"
+    body = formatted("%8d%16.8f%16.8f%16.8f       0       0", deck.node_ids, deck.nodes)
+    return ["*KEYWORD", *_comments(deck), "*NODE", head, body]
 
 
 def _comments(deck: Deck) -> list[str]:
@@ -45,14 +37,13 @@ def _comments(deck: Deck) -> list[str]:
 
 
 def _elements(deck: Deck) -> list[str]:
-    rows = zip(deck.element_ids.tolist(), deck.element_pid.tolist(), deck.elements.tolist(), strict=True)
+    shell = "%8d%8d%8d%8d%8d%8d"  # a triangle is a quadrilateral whose last corner comes twice
+    numbers = np.column_stack([deck.element_ids, deck.element_pid, deck.elements, deck.elements[:, 2]])
     if deck.thickness_mm is None:
-        body = [f"{e:8d}{p:8d}{a:8d}{b:8d}{c:8d}{c:8d}" for e, p, (a, b, c) in rows]
-        return ["*ELEMENT_SHELL", "$#   eid     pid      n1      n2      n3      n4", *body]
-    body = []
-    for (e, p, (a, b, c)), (s, t, u) in zip(rows, deck.thickness_mm.tolist(), strict=True):
-        body += [f"{e:8d}{p:8d}{a:8d}{b:8d}{c:8d}{c:8d}", f"{s:16.8f}{t:16.8f}{u:16.8f}{u:16.8f}{0.0:16.8f}"]
-    return ["*ELEMENT_SHELL_THICKNESS", *body]
+        head = "$#   eid     pid      n1      n2      n3      n4"
+        return ["*ELEMENT_SHELL", head, formatted(shell, numbers)]
+    row = f"{shell}\n{'%16.8f' * 4}{0.0:16.8f}"
+    return ["*ELEMENT_SHELL_THICKNESS", formatted(row, numbers, deck.thickness_mm, deck.thickness_mm[:, 2])]
 
 
 def _parts(deck: Deck) -> list[str]:
@@ -96,12 +87,4 @@ def _sets(deck: Deck) -> list[str]:
 
 def _set(kind: str, sid: int, title: str, ids: NDArray[np.int64]) -> list[str]:
     head = [f"*SET_{kind}_LIST_TITLE", title, f"{sid:10d}{0.0:10.1f}{0.0:10.1f}{0.0:10.1f}{0.0:10.1f}"]
-    return [*head, *_rows(ids.tolist())]
-
-
-def _rows(ids: Iterable[int], per_line: int = 8, width: int = 10) -> list[str]:
-    ids = list(ids)
-    return [
-        "".join(f"{k:{width}d}" for k in ids[i : i + per_line]).ljust(per_line * width)
-        for i in range(0, len(ids), per_line)
-    ]
+    return [*head, "\n".join(line.ljust(80) for line in listed(ids, "%10d", 8).split("\n"))]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from shapemodel.export.deck import Deck
+from shapemodel.export.rows import formatted
 
 CONTROL = ("SOL 103", "CEND")
 """Executive control of a free modal analysis, without which readers do not take the file for a whole deck."""
@@ -12,16 +15,7 @@ def deck_text(deck: Deck, include: str | None = None) -> str:
     """The least executive control and the bulk data; with ``include`` the nodes are left to that file."""
     lines = [*_comments(deck), *CONTROL, "BEGIN BULK"]
     lines += _grid(deck) if include is None else [f"INCLUDE '{include}'"]
-    offset = {p.pid: real(-p.thickness_mm / 2) for p in deck.parts}
-    rows = zip(deck.element_ids.tolist(), deck.element_pid.tolist(), deck.elements.tolist(), strict=True)
-    corners = None if deck.thickness_mm is None else deck.thickness_mm.tolist()
-    for i, (e, p, (a, b, c)) in enumerate(rows):
-        if corners is None:
-            lines.append(f"CTRIA3  {e:8d}{p:8d}{a:8d}{b:8d}{c:8d}{'':8s}{offset[p]}")
-        else:
-            t = corners[i]
-            lines.append(f"CTRIA3  {e:8d}{p:8d}{a:8d}{b:8d}{c:8d}{'':8s}{real(-sum(t) / 6)}")
-            lines.append(f"{'':24s}{real(t[0])}{real(t[1])}{real(t[2])}")
+    lines.append(_shells(deck))
     return "\n".join([*lines, *_properties(deck), *_sets(deck), "ENDDATA", ""])
 
 
@@ -48,11 +42,20 @@ def real(value: float) -> str:
     raise ValueError(f"{value!r} does not fit into eight characters")
 
 
+def _shells(deck: Deck) -> str:
+    """CTRIA3 cards: the shell's middle lies half a thickness below the nodes."""
+    numbers = np.column_stack([deck.element_ids, deck.element_pid, deck.elements])
+    row = f"CTRIA3  %8d%8d%8d%8d%8d{'':8s}%s"
+    if deck.thickness_mm is None:
+        offset = {p.pid: real(-p.thickness_mm / 2) for p in deck.parts}
+        return formatted(row, numbers, np.array([offset[p] for p in deck.element_pid.tolist()]))
+    middle = np.array([real(t) for t in (-deck.thickness_mm.sum(axis=1) / 6).tolist()])
+    corners = np.array([[real(t) for t in three] for three in deck.thickness_mm.tolist()])
+    return formatted(f"{row}\n{'':24s}%s%s%s", numbers, middle, corners)
+
+
 def _grid(deck: Deck) -> list[str]:
-    lines = []
-    for i, (x, y, z) in zip(deck.node_ids.tolist(), deck.nodes.tolist(), strict=True):
-        lines += [f"GRID*   {i:16d}{'':16s}{x:16.8f}{y:16.8f}", f"*       {z:16.8f}"]
-    return lines
+    return [formatted(f"GRID*   %16d{'':16s}%16.8f%16.8f\n*       %16.8f", deck.node_ids, deck.nodes)]
 
 
 def _properties(deck: Deck) -> list[str]:
