@@ -25,6 +25,9 @@ POWER = 6
 MARGIN_DEG = 2.0
 """Triangles up to this far above the target are improved too, so that 99 per cent pass with room to spare."""
 
+SAFE_DEG = 0.5
+"""A bone this far above the hard limit passes: the much longer search over wider surroundings is not worth more."""
+
 WIDE_ROUNDS, WIDE_ITERATIONS, WIDE_MM = 12, 60, 4.0
 """Rounds, quasi-Newton steps a round, and farthest slide in a round, mm, where a squeezed end is spread out."""
 
@@ -94,7 +97,7 @@ def improve_until(vertices: Points, faces: Faces, gate: Gate, s: RepairSettings)
     held = ends(vertices, faces)
     best = improve(vertices, faces, gate.min_angle_target, held=held, settings=s)
     for rings in s.wider:
-        if below(best, faces, gate.min_angle_hard) <= 0:
+        if below(best, faces, gate.min_angle_hard) < MARGIN_DEG - SAFE_DEG:
             break
         wide = replace(s, rings=rings, rounds=WIDE_ROUNDS, iterations=WIDE_ITERATIONS, most_mm=WIDE_MM)
         trial = improve(vertices, faces, gate.min_angle_target, held=held, settings=wide)
