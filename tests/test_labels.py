@@ -10,10 +10,11 @@ from shapemodel.labels import LabelSettings, Overrides, label_bones
 from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import Front, _likelihood, find_joints
+from shapemodel.labels.morphology import close_mm, fill_planes
 from shapemodel.labels.numbering import align_sides
 from shapemodel.labels.pipeline import apply_overrides, check_extent
 from shapemodel.labels.ribs import Start
-from shapemodel.labels.solid import close_mm, drop_crumbs, fill_planes, solid_ribs
+from shapemodel.labels.solid import drop_crumbs, solid_ribs
 from shapemodel.labels.spine import Discs, _even_path, disc_score, expected_spacing
 from shapemodel.labels.vertebrae import vote_levels
 from shapemodel.labels.work import block_mean, smooth_slices, upsample

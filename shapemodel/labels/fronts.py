@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from shapemodel.anatomy import rib
 from shapemodel.labels.sternum import Plate
@@ -110,10 +111,15 @@ def find_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> list[Front
     half = manubrium_half(work, plate)
     off = (work.factor[2] - 1) / 2 * work.spacing[2] / work.factor[2]
     centre = 0.5 * (plate.low + plate.high)  # between its edges: the line of best cover lies some mm to a side
+    boxes = dict(enumerate(ndi.find_objects(ribs), start=1))
     out = []
     for side in SIDES:
         for level, beyond in BEYOND_MM.items():
-            voxels = np.argwhere((ribs == rib(side, level)) & (work.ant > FRONT_MM))
+            where = boxes.get(rib(side, level))
+            if where is None:
+                continue
+            ahead_of = (ribs[where] == rib(side, level)) & (work.ant[where[0], where[1]] > FRONT_MM)
+            voxels = np.argwhere(ahead_of) + [b.start for b in where]
             if len(voxels) < LEAST_VOXELS:
                 continue
             z, y, x = voxels.T
