@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage as ndi
 
 from shapemodel.labels import LabelSettings, Overrides, label_bones
 from shapemodel.labels.canal import Canal, find_canal
@@ -98,10 +99,26 @@ def test_discs_found_where_they_are_not_in_mid_bodies():
         body[(np.abs(s - d) > 1.8) & (np.abs(s - d) < 4.5)] = 380.0
         body[np.abs(s - d) <= 1.8] = 80.0
     img = np.repeat(body[:, None], len(v), axis=1)
-    score, _ = disc_score(img, s, v)
+    score, _, _ = disc_score(img, s, v)
     found = s[_even_path(score, np.interp(s, [0, 260], [28.0, 19.0]))]
     inner = [np.abs(found - d).min() for d in truth]
     assert max(inner) <= 2.0
+
+
+def test_thin_discs_drowned_by_their_endplates_are_found_as_bright_bands():
+    """Slices of 5 mm over discs of 2 mm: what is dark and lies between bright places is then the middle of a body."""
+    s = np.arange(0.0, 260.0)
+    v = np.arange(6.0, 34.0)
+    truth = np.cumsum([12, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19])
+    body = np.full(len(s), 170.0)
+    for d in truth:
+        body[np.abs(s - d) < 4.0] = 300.0
+        body[np.abs(s - d) < 1.0] = 80.0
+    body = ndi.uniform_filter1d(body, 5)[np.clip((s // 5 * 5 + 2).astype(int), 0, 259)]
+    score, gap, _ = disc_score(np.repeat(body[:, None], len(v), axis=1), s, v)
+    found = s[_even_path(score, np.interp(s, [0, 260], [28.0, 19.0]))]
+    assert max(np.abs(found - d).min() for d in truth) <= 3.0
+    assert gap.max() <= 1.2
 
 
 def test_expected_spacing_follows_the_scale_of_the_ribs():

@@ -16,7 +16,7 @@ from shapemodel.reasons import Flag
 FINE = {
     "level_share": 0.9,
     "canal_rays": 0.75,
-    "disc_score": 0.8,
+    "disc_contrast": 1.1,
     "lung_ratio": 0.9,
     "contrast_ml": 0.0,
     "metal_ml": 0.0,
@@ -43,7 +43,7 @@ def test_an_ordinary_study_is_not_flagged():
     [
         ("level_share", 0.52, "numbering_weak"),
         ("canal_rays", 0.58, "canal_weak"),
-        ("disc_score", 0.25, "disc_unsure"),
+        ("disc_contrast", 0.5, "disc_unsure"),
         ("lung_ratio", 0.3, "lung_uneven"),
         ("contrast_ml", 400.0, "contrast"),
         ("metal_ml", 1.0, "metal"),

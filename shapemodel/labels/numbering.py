@@ -26,6 +26,8 @@ TIP_BELOW_NOTCH_MM = (8.0, 38.0, 66.0, 93.0, 125.0)
 """Front ends of ribs 1-5 below the upper edge of the manubrium, adults breathed in."""
 FIRST_RATIO = 0.815
 """Sideways reach of the uppermost rib to the next, both sides together: 0.70-0.78 for ribs 1 and 2, 0.85 below."""
+SECOND_RATIO = 0.895
+"""The same of the second pair to the third: 0.84-0.87 for ribs 2 and 3, 0.90-0.96 below."""
 REACH_RATIOS = (0.74, 0.86, 0.92, 0.96)
 """Sideways reach of ribs 1-4 to that of the next."""
 LUMBAR_MM = 45.0
@@ -191,12 +193,21 @@ def _first_level(
 ) -> int:
     """Level of the uppermost rib.
 
-    The first rib is known by how much shorter than the second it is. Otherwise the front ends below the notch
-    tell, or the last rib above the loins, or (weakest) how much less far it reaches sideways than the next.
+    The first rib is known by how much shorter than the second it is, unless the top of the scan cuts it and the second
+    pair is none that comes below a first. Otherwise the front ends below the notch tell, or the last rib above the
+    loins, or (weakest) how much less far it reaches sideways than the next.
     """
     votes = _tip_votes(work, plate, comps, pairs)
     tips = max(1, int(np.median(votes))) if len(votes) >= 2 else None
+    loins = _by_loins(work, pairs)
     ratio = _reach_ratio(work, comps, pairs)
+    cut = all(q is not None and q.edge for q in pairs[0])
+    if cut and SECOND_RATIO < _reach_ratio(work, comps, pairs[1:]) < 1.2:
+        known = [max(2, n) for n in (loins, tips) if n is not None]
+        if known:
+            if len(set(known)) > 1 or len(known) < 2:
+                flags.append(Flag(TOP, 0, f"the top of the scan cuts the uppermost rib, taken as number {known[0]}"))
+            return known[0]
     whole = sum(1 for p in pairs if not any(q is not None and q.edge for q in p)) >= N_PAIRS
     if ratio < FIRST_RATIO or whole:
         if tips is not None and tips > 2:
@@ -206,11 +217,9 @@ def _first_level(
         if tips > 1:
             flags.append(Flag(TOP, 0, f"uppermost rib taken as number {tips} by front ends below the notch"))
         return tips
-    lowest = min(q.s for p in pairs for q in p if q is not None)
-    if lowest - work.canal.s[0] > LUMBAR_MM:
-        level = max(1, N_PAIRS - len(pairs) + 1)
-        flags.append(Flag(TOP, 0, f"uppermost rib taken as number {level} by the last rib above the loins"))
-        return level
+    if loins is not None:
+        flags.append(Flag(TOP, 0, f"uppermost rib taken as number {loins} by the last rib above the loins"))
+        return loins
     if ratio > REACH_RATIOS[-1] + 0.03:
         raise StudyError(
             "numbering_unsure",
@@ -220,6 +229,17 @@ def _first_level(
     level = int(np.abs(np.array(REACH_RATIOS) - ratio).argmin()) + 1
     flags.append(Flag(TOP, 0, f"uppermost rib taken as number {level} by its sideways reach alone"))
     return level
+
+
+def _by_loins(work: Work, pairs: list[tuple[Start | None, Start | None]]) -> int | None:
+    """Level of the uppermost rib if the lowest is the twelfth; None where too little spine is seen below it.
+
+    What the lowest slice cuts on one side only is the process of a lumbar vertebra.
+    """
+    ribs = [p for p in pairs if not (None in p and any(q is not None and q.edge for q in p))]
+    if not ribs or min(q.s for p in ribs for q in p if q is not None) - work.canal.s[0] <= LUMBAR_MM:
+        return None
+    return max(1, N_PAIRS - len(ribs) + 1)
 
 
 def _tip_votes(
