@@ -35,6 +35,8 @@ LUMBAR_MM = 45.0
 GAP_RATIO = 2.3
 """A missing rib doubles the pitch; starts scatter by a third of it."""
 LOST_ML = 1.0
+ON_LUNG_MM = 4.0
+"""Cut first ribs lie 0-3 mm from the hull of the lungs, ends of clavicles 5-9 mm."""
 FRONT_HALF_MM = 40.0
 CARTILAGE_SIDE_MM = 110.0
 """In front and within this of the midline loose bright pieces are cartilage or clavicle, not rib."""
@@ -100,6 +102,8 @@ def number_bones(
         level = top - k + 1
         table[k] = vertebra(level) if 1 <= level <= N_PAIRS else OTHER_BONE
     ribs = name_components(work, comps, names)
+    if first == 2:
+        _first_cut_off(work, comps, ribs)
     lost = _lost_pieces(work, comps, attach_orphans(work, comps, ribs))
     if lost:
         flags.append(Flag(ORPHAN, 0, f"{len(lost)} pieces, {sum(lost):.1f} mL, belong to no rib"))
@@ -120,6 +124,22 @@ def _lost_pieces(work: Work, comps: NDArray[np.int32], pieces: list[tuple[int, f
             continue
         out.append(ml)
     return out
+
+
+def _first_cut_off(work: Work, comps: NDArray[np.int32], ribs: NDArray[np.uint8]) -> None:
+    """Name what the scan shows of first ribs whose backs lie above it; changes ``ribs``.
+
+    Such a piece is cut by the top and lies on the lungs, as clavicles never do.
+    """
+    for component in np.unique(comps[-1]):
+        if not component:
+            continue
+        place = np.nonzero(comps == component)
+        if len(place[0]) * work.voxel_ml < LOST_ML or ribs[place].any():
+            continue
+        if np.median(work.lung_mm[place]) < ON_LUNG_MM:
+            side = float(np.median(work.lat[place[0], 0, place[2]]))
+            ribs[place] = rib("left" if side > 0 else "right", 1)
 
 
 def align_sides(left: list[Start], right: list[Start]) -> list[tuple[Start | None, Start | None]]:

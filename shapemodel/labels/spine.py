@@ -1,8 +1,8 @@
 """Discs and levels of the thoracic spine, along the canal.
 
 The body column in front of the canal is straightened; a disc is a dark gap with a bright endplate on either
-side, these brighter than the inside of bodies, and dynamic programming over pairs of neighbouring discs keeps their spacing even and near to the pitch
-of the ribs.
+side, these brighter than the inside of bodies, and dynamic programming over pairs of neighbouring discs keeps
+their spacing even and near to the pitch of the ribs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ TILTS_DEG = (-18.0, -12.0, -6.0, 0.0, 6.0, 12.0, 18.0)
 """Wedge and tilt of a disc against the canal's cross-section."""
 REACH_MM = 5.0
 """Half of the thickest disc (8 mm) and the endplate beside it; more would reach the endplates from a mid-body."""
+SEEN = 0.3
+"""Darkness of a gap that is really one."""
+NEAR_MM = 3.0
 RING_MM, BODY_MM = (2, 5), (8, 11)
 """Distance from a disc's middle to its endplates, and to the inside of the bodies beyond."""
 RING_HU = 60.0
@@ -86,7 +89,7 @@ def _extend(q: NDArray, s: NDArray, values: NDArray) -> NDArray:
 
 
 def disc_score(img: NDArray, s: NDArray, v: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """(S,) how much each s looks like the middle of a disc, the dark gap alone (0-1.2), and the tilt that gives it.
+    """(S,) how much each s looks like the middle of a disc, the dark gap alone (from 0), and the tilt that gives it.
 
     A disc is dark between bright endplates, or, where slices are too thick for that, a bright band between the dark
     insides of two bodies.
@@ -104,11 +107,11 @@ def disc_score(img: NDArray, s: NDArray, v: NDArray) -> tuple[NDArray, NDArray, 
         dark.append(np.minimum(up, down) - gap)
         bright.append(_around(gap, RING_MM) - _around(gap, BODY_MM))
     gaps = np.array(dark)
-    gaps = np.clip(gaps / max(60.0, float(np.percentile(gaps.max(axis=0), 90))), 0.0, 1.2)
-    score = gaps + RING * np.clip(np.array(bright) / RING_HU, -1.0, 1.0)
-    best = score.argmax(axis=0)
-    at = np.arange(len(s))
-    return score[best, at], gaps[best, at], np.array(TILTS_DEG)[best]
+    gaps = np.maximum(gaps / max(60.0, float(np.percentile(gaps.max(axis=0), 90))), 0.0)
+    score = np.minimum(gaps, 1.2) + RING * np.clip(np.array(bright) / RING_HU, -1.0, 1.0)
+    # the gap, where there is one, shows its tilt better than its blurred surroundings do
+    tilted = np.where(gaps.max(axis=0) > SEEN, gaps.argmax(axis=0), score.argmax(axis=0))
+    return score.max(axis=0), gaps.max(axis=0), np.array(TILTS_DEG)[tilted]
 
 
 def _moved(values: NDArray, steps: int, mode: Literal["constant", "edge"]) -> NDArray:
@@ -131,10 +134,20 @@ def find_discs(hu: NDArray[np.int16], spacing: Spacing, canal: Canal, starts: ND
     expect = expected_spacing(s, starts)
     chosen = _even_path(score, expect)
     chosen = np.array([k for k in chosen if canal.s[0] + 1 <= s[k] <= canal.s[-1] - 1], int)
-    at = s[chosen]
+    place = np.array([_darkest(gap, k) for k in chosen], int)
+    at = s[place]
     middles = np.interp(0.5 * (at[1:] + at[:-1]), s, score)
     beside = 0.5 * (np.append(middles, middles[-1:]) + np.append(middles[:1], middles)) if len(middles) else 0.0
-    return Discs(at, np.clip(gap[chosen], 0, 1), tilt[chosen], score[chosen] - beside)
+    return Discs(at, np.clip(gap[place], 0, 1), tilt[place], score[chosen] - beside)
+
+
+def _darkest(gap: NDArray, k: int) -> int:
+    """Index of the darkest place within :data:`NEAR_MM` of ``k``, itself where nothing dark is near: endplates tell
+    which of two gaps is a disc, but not to the millimetre where it lies."""
+    n = int(NEAR_MM / STEP_MM)
+    first = max(0, k - n)
+    best = first + int(gap[first : k + n + 1].argmax())
+    return best if gap[best] > SEEN else k
 
 
 def expected_spacing(s: NDArray[np.float64], starts: NDArray[np.float64]) -> NDArray[np.float64]:
