@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -12,7 +14,7 @@ from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import Front, _likelihood, find_joints
 from shapemodel.labels.morphology import close_mm, fill_planes
-from shapemodel.labels.numbering import align_sides
+from shapemodel.labels.numbering import align_sides, without_processes
 from shapemodel.labels.pipeline import apply_overrides, check_extent
 from shapemodel.labels.ribs import Start
 from shapemodel.labels.solid import drop_crumbs, solid_ribs
@@ -137,6 +139,14 @@ def test_sides_align_although_one_lacks_its_first_rib():
     pairs = align_sides(left, right)
     assert pairs[0] == (left[0], None)
     assert [(a.s, b.s) for a, b in pairs[1:] if a and b][0] == (275, 279)
+
+
+def test_what_lies_two_pitches_below_the_last_rib_is_no_rib():
+    ribs = [start(s) for s in (200, 175, 150, 120, 90)] + [start(s, "right") for s in (203, 176, 149, 121, 88)]
+    process = replace(start(20, "right"), edge=True)
+    assert without_processes([*ribs, process]) == ribs
+    stump = replace(start(52, "right"), edge=True)
+    assert without_processes([*ribs, stump]) == [*ribs, stump]
 
 
 def test_asymmetry_of_half_a_pitch_does_not_unpair():

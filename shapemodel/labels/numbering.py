@@ -34,6 +34,8 @@ LUMBAR_MM = 45.0
 """So much spine without ribs below the last rib means that it is the twelfth."""
 GAP_RATIO = 2.3
 """A missing rib doubles the pitch; starts scatter by a third of it."""
+LAST, TOO_FAR = 3, 1.7
+"""Pitches of the last ribs of a side, and how many times their usual one what comes below lies too far for a rib."""
 LOST_ML = 1.0
 ON_LUNG_MM = 4.0
 """Cut first ribs lie 0-3 mm from the hull of the lungs, ends of clavicles 5-9 mm."""
@@ -66,7 +68,7 @@ def number_bones(
 
     Raises StudyError not_thorax, too_few_ribs, or numbering_unsure where neither end of the cage tells the level.
     """
-    starts = find_starts(work, comps)
+    starts = without_processes(find_starts(work, comps))
     if not starts:
         raise StudyError(
             "not_thorax",
@@ -109,6 +111,17 @@ def number_bones(
         flags.append(Flag(ORPHAN, 0, f"{len(lost)} pieces, {sum(lost):.1f} mL, belong to no rib"))
     owners = tuple(sorted((q for own in names.values() for q in own), key=lambda q: q[0]))
     return Numbering(ribs, table, discs, share, count, tuple(starts), owners, first, tuple(flags))
+
+
+def without_processes(starts: list[Start]) -> list[Start]:
+    """The starts of ribs without what the lowest slice cuts too far below the last of them: processes of lumbar
+    vertebrae."""
+    whole = {side: sorted(q.s for q in starts if q.side == side and not q.edge) for side in ("left", "right")}
+    pitch = [d for s in whole.values() for d in np.diff(s)[:LAST]]
+    if len(pitch) < LAST:
+        return starts
+    lowest = min(s[0] for s in whole.values() if s)
+    return [q for q in starts if not (q.edge and lowest - q.s > TOO_FAR * float(np.median(pitch)))]
 
 
 def _lost_pieces(work: Work, comps: NDArray[np.int32], pieces: list[tuple[int, float, int]]) -> list[float]:
