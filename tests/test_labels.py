@@ -196,6 +196,17 @@ def test_front_joint_that_cannot_be_seen_is_found_from_the_neighbours():
     assert abs(together - 80.0) < 9.0  # one SD from where the neighbours' joints lie
 
 
+def test_tenth_ribs_follow_those_above_and_do_not_move_them():
+    seen = [front(*shaft(80.0), label=k) for k in (8, 9, 21)]
+    lime = np.repeat(np.arange(20.0, 52.0, 0.5), 7)
+    bone_end, hu = shaft(52.0)
+    tenth = front(np.concatenate([lime, bone_end]), np.concatenate([np.full(len(lime), 700), hu]), label=10)
+    alone, together = find_joints(seen), find_joints([*seen[:2], tenth, seen[2]])
+    assert together[:2] + together[3:] == alone
+    assert find_joints([tenth])[0] == pytest.approx(52.0, abs=3.0)
+    assert together[2] > 50.0
+
+
 def hollow_rod(n: int = 60) -> np.ndarray:
     z, y, x = np.ogrid[0:20, 0:40, 0:n]
     r = np.hypot((z - 10) * 2.0, (y - 20) * 0.75)
