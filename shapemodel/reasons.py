@@ -33,6 +33,7 @@ REASONS: dict[str, str] = {
     "no_canal": "the spinal canal could not be followed",
     "too_few_ribs": "too few ribs were found to number them",
     "numbering_unsure": "ribs and vertebrae disagree about the numbering",
+    "absurd_labels": "a labelled bone is larger than any bone of its kind, or lies where it cannot",
     "bad_labels": "the label map does not hold the bones that its scheme promises",
     # surfaces and registration
     "bad_surface": "the surface of the bones is empty, open where it should not be, or not in millimetres",

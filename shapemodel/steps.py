@@ -16,8 +16,8 @@ from scipy import ndimage
 from shapemodel.anatomy import COSTAL_CARTILAGE, OTHER_BONE, RIBS, STERNUM
 from shapemodel.edit import local_threshold, scissors
 from shapemodel.labels.flood import flood, step_cost
+from shapemodel.labels.morphology import close_mm, fill_planes
 from shapemodel.labels.records import Overrides
-from shapemodel.labels.solid import close_mm, fill_planes
 from shapemodel.mask import measure
 from shapemodel.overrides import NEEDS, Corrections, Step, label_name
 from shapemodel.places import distance_mm, like, piece_at, pieces_of, spacing_zyx, voxel_of, voxels_about, voxels_in

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage as ndi
 
 from shapemodel.labels import LabelSettings, Overrides, label_bones
 from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import Front, _likelihood, find_joints
-from shapemodel.labels.numbering import align_sides
+from shapemodel.labels.morphology import close_mm, fill_planes
+from shapemodel.labels.numbering import align_sides, without_processes
 from shapemodel.labels.pipeline import apply_overrides, check_extent
 from shapemodel.labels.ribs import Start
-from shapemodel.labels.solid import close_mm, drop_crumbs, fill_planes, solid_ribs
+from shapemodel.labels.solid import drop_crumbs, solid_ribs
 from shapemodel.labels.spine import Discs, _even_path, disc_score, expected_spacing
 from shapemodel.labels.vertebrae import vote_levels
 from shapemodel.labels.work import block_mean, smooth_slices, upsample
@@ -97,10 +101,26 @@ def test_discs_found_where_they_are_not_in_mid_bodies():
         body[(np.abs(s - d) > 1.8) & (np.abs(s - d) < 4.5)] = 380.0
         body[np.abs(s - d) <= 1.8] = 80.0
     img = np.repeat(body[:, None], len(v), axis=1)
-    score, _ = disc_score(img, s, v)
+    score, _, _ = disc_score(img, s, v)
     found = s[_even_path(score, np.interp(s, [0, 260], [28.0, 19.0]))]
     inner = [np.abs(found - d).min() for d in truth]
     assert max(inner) <= 2.0
+
+
+def test_thin_discs_drowned_by_their_endplates_are_found_as_bright_bands():
+    """Slices of 5 mm over discs of 2 mm: what is dark and lies between bright places is then the middle of a body."""
+    s = np.arange(0.0, 260.0)
+    v = np.arange(6.0, 34.0)
+    truth = np.cumsum([12, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19])
+    body = np.full(len(s), 170.0)
+    for d in truth:
+        body[np.abs(s - d) < 4.0] = 300.0
+        body[np.abs(s - d) < 1.0] = 80.0
+    body = ndi.uniform_filter1d(body, 5)[np.clip((s // 5 * 5 + 2).astype(int), 0, 259)]
+    score, gap, _ = disc_score(np.repeat(body[:, None], len(v), axis=1), s, v)
+    found = s[_even_path(score, np.interp(s, [0, 260], [28.0, 19.0]))]
+    assert max(np.abs(found - d).min() for d in truth) <= 3.0
+    assert (gap >= 0).all()
 
 
 def test_expected_spacing_follows_the_scale_of_the_ribs():
@@ -119,6 +139,14 @@ def test_sides_align_although_one_lacks_its_first_rib():
     pairs = align_sides(left, right)
     assert pairs[0] == (left[0], None)
     assert [(a.s, b.s) for a, b in pairs[1:] if a and b][0] == (275, 279)
+
+
+def test_what_lies_two_pitches_below_the_last_rib_is_no_rib():
+    ribs = [start(s) for s in (200, 175, 150, 120, 90)] + [start(s, "right") for s in (203, 176, 149, 121, 88)]
+    process = replace(start(20, "right"), edge=True)
+    assert without_processes([*ribs, process]) == ribs
+    stump = replace(start(52, "right"), edge=True)
+    assert without_processes([*ribs, stump]) == [*ribs, stump]
 
 
 def test_asymmetry_of_half_a_pitch_does_not_unpair():
@@ -166,6 +194,17 @@ def test_front_joint_that_cannot_be_seen_is_found_from_the_neighbours():
     alone, together = find_joints([hidden])[0], find_joints([*short[:1], hidden, *short[1:]])[1]
     assert abs(alone - 65.0) < 18.0  # two SD: alone it is not told from a rib
     assert abs(together - 80.0) < 9.0  # one SD from where the neighbours' joints lie
+
+
+def test_tenth_ribs_follow_those_above_and_do_not_move_them():
+    seen = [front(*shaft(80.0), label=k) for k in (8, 9, 21)]
+    lime = np.repeat(np.arange(20.0, 52.0, 0.5), 7)
+    bone_end, hu = shaft(52.0)
+    tenth = front(np.concatenate([lime, bone_end]), np.concatenate([np.full(len(lime), 700), hu]), label=10)
+    alone, together = find_joints(seen), find_joints([*seen[:2], tenth, seen[2]])
+    assert together[:2] + together[3:] == alone
+    assert find_joints([tenth])[0] == pytest.approx(52.0, abs=3.0)
+    assert together[2] > 50.0
 
 
 def hollow_rod(n: int = 60) -> np.ndarray:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from shapemodel.anatomy import RIBS, VERTEBRAE
 from shapemodel.labels import label_bones
 from shapemodel.labels.canal import Canal
-from shapemodel.labels.necks import MOST_TURN_DEG, axial_turn, neck_markers
+from shapemodel.labels.necks import MOST_TURN_DEG, axial_turn, neck_markers, stump_starts
 from shapemodel.labels.ribs import Start
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import spine_frame
@@ -70,6 +70,27 @@ def test_a_neck_is_marked_and_the_process_behind_it_is_not() -> None:
     lat = np.broadcast_to(frame.lat, found.shape)[found == 6]
     assert lat.min() < 23.0
     assert lat.max() > 34.0
+
+
+def test_a_rib_whose_start_is_cut_off_keeps_its_neck_where_the_scan_ends_and_only_there() -> None:
+    """Neck of rib 7 from (18, 8) to (41, -14) mm beside the canal and above the lowest slice."""
+    canal = straight_canal()
+    frame = spine_frame((60, 160, 120), SPACING, canal, np.zeros(60), (52.0, 55.0, 75.0))
+    t = (frame.lat - 18.0) / (41.0 - 18.0)
+    neck = (frame.lat > 16) & (frame.lat < 45) & (np.abs(frame.ant - (1.0 - 17.0 * t)) < 3.5)
+    neck &= np.abs(frame.s - (8.0 - 22.0 * t)) < 4.0
+    owners = [pair(5, 46.0, 0.0)[0], pair(6, 16.0, 0.0)[0]]
+    levels = {0: VERTEBRAE[6], 1: VERTEBRAE[5]}
+    (label, start), *more = stump_starts(owners, levels)
+    assert (label, start.s, more) == (7, pytest.approx(-14.0), [])
+    discs = Discs(np.array([10.0, 40.0]), np.zeros(2), np.ones(2))
+    found = neck_markers(frame, neck, discs, levels, owners, canal, SPACING)
+    assert (found == 7).sum() > 20
+    assert stump_starts(owners, {1: VERTEBRAE[5]}) == []  # its vertebra is not in the scan
+    above = [(k, replace(q, s=q.s + 40.0, point=(q.point[0] + 40.0, *q.point[1:]))) for k, q in owners]
+    discs = Discs(np.array([50.0, 80.0]), np.zeros(2), np.ones(2))
+    higher = neck_markers(frame, np.roll(neck, 40, axis=0), discs, levels, above, canal, SPACING)
+    assert not (higher == 7).any()  # the scan goes on below, so the rib would have been seen
 
 
 def test_heads_of_ribs_are_the_ribs() -> None:

@@ -16,7 +16,7 @@ from shapemodel.reasons import Flag
 FINE = {
     "level_share": 0.9,
     "canal_rays": 0.75,
-    "disc_score": 0.8,
+    "disc_contrast": 1.1,
     "lung_ratio": 0.9,
     "contrast_ml": 0.0,
     "metal_ml": 0.0,
@@ -43,10 +43,10 @@ def test_an_ordinary_study_is_not_flagged():
     [
         ("level_share", 0.52, "numbering_weak"),
         ("canal_rays", 0.58, "canal_weak"),
-        ("disc_score", 0.25, "disc_unsure"),
+        ("disc_contrast", 0.5, "disc_unsure"),
         ("lung_ratio", 0.3, "lung_uneven"),
         ("contrast_ml", 400.0, "contrast"),
-        ("metal_ml", 1.0, "metal"),
+        ("metal_ml", 0.3, "metal"),
         ("sternum_mm", 80.0, "sternum_odd"),
         ("lumbar_hold", 0.45, "variant_pairs"),
     ],
@@ -71,10 +71,20 @@ def test_a_top_that_cuts_more_than_first_ribs_is_flagged():
     assert codes(bones={rib("left", 2): cut}) == {"field_of_view"}
 
 
-def test_contrast_is_a_remark_and_asks_for_no_second_look():
-    flags = (Flag("contrast", 0, ""), Flag("metal", 0, ""))
-    labelled = Labelled(None, {}, flags, (160.0, 220.0), 4000.0, "up", 0.9)
-    assert [f.code for f in labelled.review] == ["metal"]
+def test_much_metal_asks_for_a_look_and_a_little_does_not():
+    assert codes({"metal_ml": 3.0}) == {"metal", "metal_much"}
+
+
+def test_facts_of_the_scan_are_remarks_and_ask_for_no_second_look():
+    facts = tuple(Flag(c, 0, "") for c in ("contrast", "metal", "field_of_view", "stub"))
+    labelled = Labelled(None, {}, (*facts, Flag("metal_much", 0, "")), (160.0, 220.0), 4000.0, "up", 0.9)
+    assert [f.code for f in labelled.review] == ["metal_much"]
+
+
+def test_a_bone_of_which_under_10_mm_is_seen_is_marked():
+    stub = BoneStatus("cut", ("zmin",), 0.9, 0.3, 1, 8.0)
+    assert codes(bones={rib("left", 12): stub}) == {"stub"}
+    assert codes(bones={rib("left", 12): BoneStatus("cut", ("zmin",), 0.9, 0.3, 1, 12.0)}) == set()
 
 
 def test_a_rib_without_partner_is_flagged_also_at_the_bottom():

@@ -11,7 +11,7 @@ from shapemodel.anatomy import OTHER_BONE, rib, vertebra
 from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.pipeline import _with_rim
-from shapemodel.labels.solid import fill_cups, grow, solid_plate
+from shapemodel.labels.solid import fill_cups, solid_plate
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
 
@@ -140,11 +140,3 @@ def test_the_tip_of_a_shoulder_blade_is_no_piece_of_the_rib():
     out = drop_outliers(labels, work, [RIB])
     assert not out[:, 20:].any()
     assert (out[8:12, 10:18, 53:70] == RIB).all()
-
-
-def test_growing_a_large_mask_reads_living_memory() -> None:
-    """The memory of an image that nobody holds was handed to the result, which then came out empty, by its size."""
-    for shape in ((275, 283, 436), (285, 286, 418)):
-        mask = np.zeros(shape, bool)
-        mask[100:110, 100:110, 100:110] = True
-        assert grow(mask, 2.0, (1.0, 1.0, 1.0)).sum() > 1000 + 2 * 6 * 100

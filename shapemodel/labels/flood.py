@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from shapemodel.labels.morphology import dilate
 from shapemodel.mask import Mask, Spacing
 
 JOINT_COST = 12.0
 """How many times dearer a step through the darkest bone voxel is than through dense bone."""
 JOINT_HU = 110.0
 """HU above the bone outline at which the extra cost has fallen to 1/e: partial volume of a closed joint."""
+NEIGHBOURS = [(dz, dy, 1) for dz in (-1, 0, 1) for dy in (-1, 0, 1)]
+"""A voxel and those that touch it, as rows."""
 
 
 def step_cost(hu: NDArray[np.int16], low: float) -> NDArray[np.float64]:
@@ -31,8 +34,8 @@ def flood(
         return np.zeros_like(markers)
     open_ = domain | (markers > 0)
     weights = np.where(open_, cost, -1.0)
-    # only the rim of a marker needs to start: inside it nothing is left to decide
-    inner = _all_same_around(markers)
+    # only marker voxels that touch what is to be decided need to start
+    inner = (markers > 0) & ~dilate(open_ & (markers == 0), NEIGHBOURS)
     weights[inner] = -1.0
     starts = np.argwhere((markers > 0) & ~inner)
     mcp = MCP_Geometric(weights, fully_connected=True, sampling=spacing)
@@ -42,19 +45,6 @@ def flood(
         labels[(total > reach) & (markers == 0)] = 0
     labels[inner] = markers[inner]
     return labels
-
-
-def _all_same_around(markers: NDArray[np.uint8]) -> Mask:
-    """Marker voxels whose six neighbours bear the same marker."""
-    out = markers > 0
-    for axis in range(3):
-        for step in (1, -1):
-            other = np.roll(markers, step, axis)
-            edge = [slice(None)] * 3
-            edge[axis] = slice(0, 1) if step == 1 else slice(-1, None)
-            other[tuple(edge)] = 0
-            out &= other == markers
-    return out
 
 
 def _follow(trace: NDArray, offsets: NDArray, markers: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from shapemodel.anatomy import rib
 from shapemodel.labels.sternum import Plate
@@ -22,10 +23,15 @@ from shapemodel.mask import Mask
 
 BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0, 7: 84.0, 8: 94.0, 9: 104.0}
 """Joint of rib and cartilage, mm beside the edge of the manubrium, mean of adults."""
-SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0, 7: 12.0, 8: 13.0, 9: 14.0}
+TENTH_AHEAD_MM = 80.0
+"""The same of the tenth rib, which ends where the wall turns forwards, mm in front of the canal: 24-78 in people, 76-89
+in phantoms."""
+SPREAD_MM = {1: 4.5, 2: 6.5, 3: 8.0, 4: 9.0, 5: 10.0, 6: 11.0, 7: 12.0, 8: 13.0, 9: 14.0, 10: 12.0}
 """Its standard deviation between people, mm."""
 ALIKE_LEVEL, ALIKE_SIDE = 0.8, 0.65
 """Correlation of that between neighbouring ribs, and between the two sides."""
+TENTH = 10
+"""Level of the lowest rib with a joint of its own."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 FRONT_MM = 30.0
 """Only what is so far in front of the canal is a front end."""
@@ -88,7 +94,7 @@ class Front:
 
 
 def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask, dict[int, float]]:
-    """Take calcified cartilage off the front ends of ribs 1-9 (``ribs`` on the work grid is changed).
+    """Take calcified cartilage off the front ends of ribs 1-10 (``ribs`` on the work grid is changed).
 
     Returns what was taken, and mL by rib.
     """
@@ -110,10 +116,15 @@ def find_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> list[Front
     half = manubrium_half(work, plate)
     off = (work.factor[2] - 1) / 2 * work.spacing[2] / work.factor[2]
     centre = 0.5 * (plate.low + plate.high)  # between its edges: the line of best cover lies some mm to a side
+    boxes = dict(enumerate(ndi.find_objects(ribs), start=1))
     out = []
     for side in SIDES:
-        for level, beyond in BEYOND_MM.items():
-            voxels = np.argwhere((ribs == rib(side, level)) & (work.ant > FRONT_MM))
+        for level in SPREAD_MM:
+            where = boxes.get(rib(side, level))
+            if where is None:
+                continue
+            ahead_of = (ribs[where] == rib(side, level)) & (work.ant[where[0], where[1]] > FRONT_MM)
+            voxels = np.argwhere(ahead_of) + [b.start for b in where]
             if len(voxels) < LEAST_VOXELS:
                 continue
             z, y, x = voxels.T
@@ -122,7 +133,10 @@ def find_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> list[Front
             # the end of the first rib faces the sternum, others lie across the wall
             round_ = np.arctan2(lateral, ahead) * float(np.median(np.hypot(lateral, ahead)))
             along = lateral if level == 1 else round_
-            expected = _where(lateral, along, half + beyond)
+            if level in BEYOND_MM:
+                expected = _where(lateral, along, half + BEYOND_MM[level])
+            else:
+                expected = _where(-ahead, along, AXIS_MM - TENTH_AHEAD_MM)
             places, likelihood = _likelihood(along, work.hu[z, y, x], expected, level)
             out.append(Front(rib(side, level), level, voxels, along, expected, places, likelihood))
     return out
@@ -179,20 +193,24 @@ def _mixed(density: NDArray[np.float64], odd: float) -> NDArray[np.float64]:
 
 
 def find_joints(fronts: list[Front]) -> list[float]:
-    """mm along the wall of the joint of each front: the most likely set, found one by one until nothing moves."""
-    if not fronts:
-        return []
+    """mm along the wall of the joint of each front: the most likely set, found one by one until nothing moves.
+
+    The tenth ribs, whose place is measured in another way, follow those above and do not move them.
+    """
     level = np.array([f.level for f in fronts])
     right = np.array([f.label > 12 for f in fronts])
     alike = ALIKE_LEVEL ** np.abs(level[:, None] - level[None])
     alike = alike * np.where(right[:, None] == right[None], 1.0, ALIKE_SIDE)
-    q = np.linalg.inv(alike)
     z = np.array([f.score[int((f.likelihood - 0.5 * f.score**2).argmax())] for f in fronts])
-    for _ in range(30):
-        before = z.copy()
-        for i, f in enumerate(fronts):
-            others = -(q[i] @ z - q[i, i] * z[i]) / q[i, i]
-            z[i] = f.score[int((f.likelihood - 0.5 * q[i, i] * (f.score - others) ** 2).argmax())]
-        if np.array_equal(z, before):
-            break
+    upper, tenth = np.flatnonzero(level < TENTH), np.flatnonzero(level == TENTH)
+    for known, free in ((upper, upper), (np.arange(len(fronts)), tenth)):
+        q = np.linalg.inv(alike[np.ix_(known, known)])
+        for _ in range(30 if len(free) else 0):
+            before = z.copy()
+            for i in free:
+                j = int(np.searchsorted(known, i))
+                f, others = fronts[i], -(q[j] @ z[known] - q[j, j] * z[i]) / q[j, j]
+                z[i] = f.score[int((f.likelihood - 0.5 * q[j, j] * (f.score - others) ** 2).argmax())]
+            if np.array_equal(z, before):
+                break
     return [f.expected + SPREAD_MM[f.level] * float(v) for f, v in zip(fronts, z, strict=True)]

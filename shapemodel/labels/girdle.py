@@ -18,6 +18,8 @@ GIRDLE_MM = 16.5
 MIN_SEED_ML = 1.0
 DEEP_MM = 28.0
 """Scapula, clavicle and humerus all reach so far from the lungs; the bulge of a rib in a big chest does not."""
+CUT_DEEP_MM = 27.0
+"""The same where the top of the scan cuts them: lower ends of clavicles reach 29 mm, cut second ribs 25 mm."""
 BELOW_APEX_MM = 130.0
 """Every girdle bone reaches up to here at least, measured from the apex of the lungs: the scapula, the lowest, begins
 at the second rib. Front ends of the lower ribs lie as far from the lungs, but all below."""
@@ -42,11 +44,12 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
     ml = np.bincount(lab.ravel(), minlength=n + 1) * work.voxel_ml
     deep = np.zeros(n + 1, np.float32)
     np.maximum.at(deep, lab[far], work.lung_mm[far])
-    deep[np.unique(lab[-1])] = np.inf  # cut by the top of the scan: only its lower tip is seen
+    enough = np.full(n + 1, DEEP_MM)
+    enough[np.unique(lab[-1])] = CUT_DEEP_MM
     highest = np.full(n + 1, -1)
     np.maximum.at(highest, lab[far], np.nonzero(far)[0])
     high = highest > work.apex - BELOW_APEX_MM / work.spacing[0]
-    real = (ml > MIN_SEED_ML) & (deep > DEEP_MM) & high
+    real = (ml > MIN_SEED_ML) & (deep > enough) & high
     real[0] = False
     seed = real[lab]
     if not seed.any():

@@ -8,6 +8,7 @@ does not show as dark takes the head and the neck for the vertebra.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,10 @@ MOST_GAP = 0.25
 """Larger part of a path outside bone: no neck is seen there."""
 CORE_MM = 1.5
 """Bone so near to the path is the neck's: less than half its thickness."""
+STUMP_PITCH_MM = (15.0, 50.0)
+"""Between neighbouring ribs at the lower end of the chest."""
+STUMP_SIDE_MM = 22.0
+"""A neck that the scan cuts off is followed from as near to the spine as this."""
 TURN_SMOOTH_MM = 30.0
 """Neighbouring levels turn alike: one and a half levels."""
 MOST_TURN_DEG = 30.0
@@ -74,6 +79,27 @@ def _side(canal: Canal, start: Start) -> float:
     return float(start.point[2] - canal.at_z(np.array([start.point[0]]))[0, 1])
 
 
+def stump_starts(owners: Sequence[tuple[int, Start]], levels: dict[int, int]) -> list[tuple[int, Start]]:
+    """(label, start) of ribs whose start the lowest slice cuts off while their vertebra is in the scan.
+
+    What the scan shows of such a rib is its head and neck alone. Its start lies a pitch below that of the rib above.
+    """
+    known = dict(owners)
+    out = []
+    for first in (RIBS[0], RIBS[12]):
+        side = [known.get(first + k) for k in range(12)]
+        lowest = max((k for k, start in enumerate(side) if start is not None), default=11)
+        last, before = side[lowest], side[lowest - 1]
+        if lowest == 11 or last is None or before is None or VERTEBRAE[lowest + 1] not in levels.values():
+            continue
+        pitch = before.s - last.s
+        if STUMP_PITCH_MM[0] < pitch < STUMP_PITCH_MM[1]:
+            down = np.array(last.point) - np.array(before.point)
+            point = tuple(np.array(last.point) + [down[0], down[1], 0.0])
+            out.append((first + lowest + 1, replace(last, s=last.s - pitch, point=point, edge=True)))
+    return out
+
+
 def neck_markers(
     frame: SpineFrame,
     bone: Mask,
@@ -86,7 +112,8 @@ def neck_markers(
     """Labels of the ribs whose necks these voxels of ``bone`` (Z, Y, X, in the frame's box) are; 0 elsewhere."""
     out = np.zeros(frame.s.shape, np.uint8)
     interval = {label: k for k, label in levels.items() if label in VERTEBRAE}
-    for label, start in owners:
+    stumps = stump_starts(owners, levels)
+    for label, start in (*owners, *stumps):
         k = interval.get(VERTEBRAE[(label - 1) % 12])
         if k is None or k >= len(discs.s):
             continue
@@ -94,7 +121,10 @@ def neck_markers(
         if not cost.size:
             continue
         cost = np.where(np.isfinite(cost) & ~bone[box], GAP_COST, cost)
-        path = _path(cost, lat, spacing)
+        cut = start.edge and box[0].start == 0
+        if (label, start) in stumps and not cut:
+            continue  # the scan goes on below: a rib that is not there
+        path = _path(cost, lat, spacing, cut)
         if path is None or (~bone[box][tuple(path.T)]).mean() > MOST_GAP:
             continue
         core = np.ones(cost.shape, bool)
@@ -141,12 +171,18 @@ def _beside(frame: SpineFrame, start: Start, canal: Canal) -> tuple[slice, slice
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(0, frame.s.shape[1]), slice(int(cols[0]), int(cols[-1]) + 1)
 
 
-def _path(cost: NDArray[np.float64], lat: NDArray[np.float32], spacing: Spacing) -> NDArray[np.int64] | None:
-    """(n, 3) voxels of the cheapest way from the outer end of a neck to its head; None where there is none."""
+def _path(cost: NDArray[np.float64], lat: NDArray[np.float32], spacing: Spacing, cut: bool) -> NDArray[np.int64] | None:
+    """(n, 3) voxels of the cheapest way from the outer end of a neck to its head; None where there is none.
+
+    Where the lowest slice may have ``cut`` the neck it begins there.
+    """
     from skimage.graph import MCP_Geometric
 
     open_ = np.isfinite(cost)
-    starts = np.argwhere(open_ & (lat > NECK_SIDE_MM[1] - 1.0))
+    outer = open_ & (lat > NECK_SIDE_MM[1] - 1.0)
+    if cut:
+        outer[0] |= open_[0] & (lat[0] > STUMP_SIDE_MM)
+    starts = np.argwhere(outer)
     ends = np.argwhere(open_ & (lat < NECK_SIDE_MM[0] + 1.0))
     if not len(starts) or not len(ends):
         return None

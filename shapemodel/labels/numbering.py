@@ -26,13 +26,19 @@ TIP_BELOW_NOTCH_MM = (8.0, 38.0, 66.0, 93.0, 125.0)
 """Front ends of ribs 1-5 below the upper edge of the manubrium, adults breathed in."""
 FIRST_RATIO = 0.815
 """Sideways reach of the uppermost rib to the next, both sides together: 0.70-0.78 for ribs 1 and 2, 0.85 below."""
+SECOND_RATIO = 0.895
+"""The same of the second pair to the third: 0.84-0.87 for ribs 2 and 3, 0.90-0.96 below."""
 REACH_RATIOS = (0.74, 0.86, 0.92, 0.96)
 """Sideways reach of ribs 1-4 to that of the next."""
 LUMBAR_MM = 45.0
 """So much spine without ribs below the last rib means that it is the twelfth."""
 GAP_RATIO = 2.3
 """A missing rib doubles the pitch; starts scatter by a third of it."""
+LAST, TOO_FAR = 3, 1.7
+"""Pitches of the last ribs of a side, and how many times their usual one what comes below lies too far for a rib."""
 LOST_ML = 1.0
+ON_LUNG_MM = 4.0
+"""Cut first ribs lie 0-3 mm from the hull of the lungs, ends of clavicles 5-9 mm."""
 FRONT_HALF_MM = 40.0
 CARTILAGE_SIDE_MM = 110.0
 """In front and within this of the midline loose bright pieces are cartilage or clavicle, not rib."""
@@ -62,7 +68,7 @@ def number_bones(
 
     Raises StudyError not_thorax, too_few_ribs, or numbering_unsure where neither end of the cage tells the level.
     """
-    starts = find_starts(work, comps)
+    starts = without_processes(find_starts(work, comps))
     if not starts:
         raise StudyError(
             "not_thorax",
@@ -98,11 +104,24 @@ def number_bones(
         level = top - k + 1
         table[k] = vertebra(level) if 1 <= level <= N_PAIRS else OTHER_BONE
     ribs = name_components(work, comps, names)
+    if first == 2:
+        _first_cut_off(work, comps, ribs)
     lost = _lost_pieces(work, comps, attach_orphans(work, comps, ribs))
     if lost:
         flags.append(Flag(ORPHAN, 0, f"{len(lost)} pieces, {sum(lost):.1f} mL, belong to no rib"))
     owners = tuple(sorted((q for own in names.values() for q in own), key=lambda q: q[0]))
     return Numbering(ribs, table, discs, share, count, tuple(starts), owners, first, tuple(flags))
+
+
+def without_processes(starts: list[Start]) -> list[Start]:
+    """The starts of ribs without what the lowest slice cuts too far below the last of them: processes of lumbar
+    vertebrae."""
+    whole = {side: sorted(q.s for q in starts if q.side == side and not q.edge) for side in ("left", "right")}
+    pitch = [d for s in whole.values() for d in np.diff(s)[:LAST]]
+    if len(pitch) < LAST:
+        return starts
+    lowest = min(s[0] for s in whole.values() if s)
+    return [q for q in starts if not (q.edge and lowest - q.s > TOO_FAR * float(np.median(pitch)))]
 
 
 def _lost_pieces(work: Work, comps: NDArray[np.int32], pieces: list[tuple[int, float, int]]) -> list[float]:
@@ -118,6 +137,22 @@ def _lost_pieces(work: Work, comps: NDArray[np.int32], pieces: list[tuple[int, f
             continue
         out.append(ml)
     return out
+
+
+def _first_cut_off(work: Work, comps: NDArray[np.int32], ribs: NDArray[np.uint8]) -> None:
+    """Name what the scan shows of first ribs whose backs lie above it; changes ``ribs``.
+
+    Such a piece is cut by the top and lies on the lungs, as clavicles never do.
+    """
+    for component in np.unique(comps[-1]):
+        if not component:
+            continue
+        place = np.nonzero(comps == component)
+        if len(place[0]) * work.voxel_ml < LOST_ML or ribs[place].any():
+            continue
+        if np.median(work.lung_mm[place]) < ON_LUNG_MM:
+            side = float(np.median(work.lat[place[0], 0, place[2]]))
+            ribs[place] = rib("left" if side > 0 else "right", 1)
 
 
 def align_sides(left: list[Start], right: list[Start]) -> list[tuple[Start | None, Start | None]]:
@@ -191,12 +226,21 @@ def _first_level(
 ) -> int:
     """Level of the uppermost rib.
 
-    The first rib is known by how much shorter than the second it is. Otherwise the front ends below the notch
-    tell, or the last rib above the loins, or (weakest) how much less far it reaches sideways than the next.
+    The first rib is known by how much shorter than the second it is, unless the top of the scan cuts it and the second
+    pair is none that comes below a first. Otherwise the front ends below the notch tell, or the last rib above the
+    loins, or (weakest) how much less far it reaches sideways than the next.
     """
     votes = _tip_votes(work, plate, comps, pairs)
     tips = max(1, int(np.median(votes))) if len(votes) >= 2 else None
+    loins = _by_loins(work, pairs)
     ratio = _reach_ratio(work, comps, pairs)
+    cut = all(q is not None and q.edge for q in pairs[0])
+    if cut and SECOND_RATIO < _reach_ratio(work, comps, pairs[1:]) < 1.2:
+        known = [max(2, n) for n in (loins, tips) if n is not None]
+        if known:
+            if len(set(known)) > 1 or len(known) < 2:
+                flags.append(Flag(TOP, 0, f"the top of the scan cuts the uppermost rib, taken as number {known[0]}"))
+            return known[0]
     whole = sum(1 for p in pairs if not any(q is not None and q.edge for q in p)) >= N_PAIRS
     if ratio < FIRST_RATIO or whole:
         if tips is not None and tips > 2:
@@ -206,11 +250,9 @@ def _first_level(
         if tips > 1:
             flags.append(Flag(TOP, 0, f"uppermost rib taken as number {tips} by front ends below the notch"))
         return tips
-    lowest = min(q.s for p in pairs for q in p if q is not None)
-    if lowest - work.canal.s[0] > LUMBAR_MM:
-        level = max(1, N_PAIRS - len(pairs) + 1)
-        flags.append(Flag(TOP, 0, f"uppermost rib taken as number {level} by the last rib above the loins"))
-        return level
+    if loins is not None:
+        flags.append(Flag(TOP, 0, f"uppermost rib taken as number {loins} by the last rib above the loins"))
+        return loins
     if ratio > REACH_RATIOS[-1] + 0.03:
         raise StudyError(
             "numbering_unsure",
@@ -220,6 +262,17 @@ def _first_level(
     level = int(np.abs(np.array(REACH_RATIOS) - ratio).argmin()) + 1
     flags.append(Flag(TOP, 0, f"uppermost rib taken as number {level} by its sideways reach alone"))
     return level
+
+
+def _by_loins(work: Work, pairs: list[tuple[Start | None, Start | None]]) -> int | None:
+    """Level of the uppermost rib if the lowest is the twelfth; None where too little spine is seen below it.
+
+    What the lowest slice cuts on one side only is the process of a lumbar vertebra.
+    """
+    ribs = [p for p in pairs if not (None in p and any(q is not None and q.edge for q in p))]
+    if not ribs or min(q.s for p in ribs for q in p if q is not None) - work.canal.s[0] <= LUMBAR_MM:
+        return None
+    return max(1, N_PAIRS - len(ribs) + 1)
 
 
 def _tip_votes(

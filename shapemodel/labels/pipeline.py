@@ -18,6 +18,7 @@ from shapemodel.labels.handles import close_handles
 from shapemodel.labels.lumbar import process_hold
 from shapemodel.labels.necks import axial_turn, neck_markers
 from shapemodel.labels.numbering import Numbering, number_bones
+from shapemodel.labels.plausible import refuse_absurd
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
 from shapemodel.labels.records import REMARKS, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
@@ -87,6 +88,7 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     clock("smooth")
     labels, hold = _fine(smooth, spacing, work, numbering, girdle, cartilage, plate, clock)
     labels = apply_overrides(labels, ct, overrides)
+    refuse_absurd(labels, spacing)
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
     bones = bone_status(labels, spacing, numbering)

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from shapemodel.anatomy import MODEL_LABELS, RIBS, STERNUM, VERTEBRAE, bone
+from shapemodel.anatomy import MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, bone
 from shapemodel.labels import records
 from shapemodel.labels.numbering import Numbering
-from shapemodel.labels.records import Arms, BoneStatus
+from shapemodel.labels.records import Arms, BoneStatus, State
 from shapemodel.labels.sternum import Plate
 from shapemodel.labels.work import Work
 from shapemodel.mask import Coarse, Mask, Spacing
@@ -17,7 +17,9 @@ from shapemodel.reasons import Flag
 
 METAL_HU = 2600.0
 """Denser than enamel-free bone ever is at clinical resolution (cortex reaches 2000)."""
-METAL_ML = 0.05
+METAL_ML, METAL_MUCH_ML = 0.05, 1.0
+"""Six wires hold 0.15-0.34 mL; how labels fare beside more was not seen."""
+STUB_MM = 10.0
 SHARE_OK = 0.7
 """Right numberings had 0.78-1.0 of the votes, one that was a level off 0.52."""
 CANAL_OK = 0.62
@@ -26,7 +28,9 @@ CONTRAST_ML = 25.0
 """Less is a calcified valve or a node."""
 RATIO = (0.7, 1.43)
 """Volume of a rib to its mirror; beyond, one of them lacks or has too much."""
-DISC_OK = 0.4
+DISC_OK = 0.7
+"""Contrast of discs to the middles of bodies: 0.78-1.6 in scans of 1-3 mm, 0.35-0.52 in those of 5 mm, some of which
+come out half a level off with a little less luck, 0.60 in a noisy one of 3 mm."""
 HOLD_OK = 0.57
 """Processes of L1 are one with it up to 0.9-1 of their cortex' HU, one short one up to 0.62; ribs with their vertebrae
 up to 0.3-0.55."""
@@ -62,7 +66,9 @@ def bone_status(labels: NDArray[np.uint8], spacing: Spacing, numbering: Numberin
             sure *= 0.6
         if k in VERTEBRAE:
             sure *= _disc_confidence(numbering, k)
-        out[k] = BoneStatus("cut" if faces else "complete", faces, round(float(sure), 3), float(ml[k]), int(pieces))
+        extent = max((b.stop - b.start) * s for b, s in zip(box, spacing, strict=True))
+        state: State = "cut" if faces else "complete"
+        out[k] = BoneStatus(state, faces, round(float(sure), 3), float(ml[k]), int(pieces), float(extent))
     return out
 
 
@@ -101,11 +107,12 @@ def study_measures(
     ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``cartilage_ml`` most that was
     cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
     """
-    used = [q for k, q in enumerate(numbering.discs.score) if numbering.levels.get(k, 40) < 40]
+    used = [k for k in range(len(numbering.discs.s)) if min(numbering.levels[k], numbering.levels[k + 1]) < OTHER_BONE]
     return {
         "level_share": numbering.share,
         "canal_rays": float(np.median(work.canal.score)),
-        "disc_score": float(np.mean(used)) if used else 0.0,
+        "disc_score": float(np.mean(numbering.discs.score[used])) if used else 0.0,
+        "disc_contrast": float(np.mean(numbering.discs.contrast[used])) if used else 0.0,
         "lung_ratio": _lung_ratio(work, coarse),
         "contrast_ml": float(vessels.sum()) * work.voxel_ml,
         "metal_ml": float(((work.hu > METAL_HU) & work.body).sum()) * work.voxel_ml,
@@ -117,10 +124,11 @@ def study_measures(
 LIMITS = (
     (records.NUMBERING, "level_share", "<", SHARE_OK, "{:.0%} of the ribs' votes for the level"),
     (records.CANAL, "canal_rays", "<", CANAL_OK, "bone around the canal on {:.0%} of rays"),
-    (records.DISC, "disc_score", "<", DISC_OK, "mean disc score {:.2f}"),
+    (records.DISC, "disc_contrast", "<", DISC_OK, "discs stand out from bodies by {:.2f}"),
     (records.EFFUSION, "lung_ratio", "<", LUNG_RATIO, "lung volume ratio {:.2f}"),
     (records.CONTRAST, "contrast_ml", ">", CONTRAST_ML, "{:.0f} mL of heart and vessels as bright as bone"),
     (records.METAL, "metal_ml", ">", METAL_ML, "{:.1f} mL of metal"),
+    (records.METAL_MUCH, "metal_ml", ">", METAL_MUCH_ML, "{:.1f} mL of metal"),
     (records.VARIANT, "lumbar_hold", "<", HOLD_OK, "parted from L1 at {:.0%} of its cortex' HU: a rib of a 13th pair"),
     (records.STERNUM_ODD, "sternum_mm", ">", STERNUM_WIDE_MM, "{:.0f} mm wide"),
 )
@@ -145,6 +153,8 @@ def study_flags(
             ratio = b.volume_ml / max(mirror.volume_ml, 1e-6)
             if not RATIO[0] < ratio < RATIO[1]:
                 out.append(Flag(records.RATIO, k, f"volume ratio left to right {ratio:.2f}"))
+        if b.status == "cut" and 0 < b.extent_mm < STUB_MM:
+            out.append(Flag(records.STUB, k, f"{b.extent_mm:.0f} mm of it"))
         if b.pieces > 1:
             out.append(Flag(records.PIECES, k, f"{b.pieces} pieces"))
     cut = [k for k in RIBS if bone(k).level > 1 and "zmax" in bones[k].cut_faces]

@@ -26,15 +26,18 @@ SHOULDER = flag_code(
 CARTILAGE = flag_code("cartilage_bridge", "calcified cartilage is fused with a rib or the sternum")
 STERNUM_ODD = flag_code("sternum_odd", "the sternum is missing, unusually wide or far off the midline")
 CONTRAST = flag_code("contrast", "vessels or heart are as bright as bone: contrast agent")
-METAL = flag_code("metal", "metal in the scan")
+METAL = flag_code("metal", "a little metal in the scan: wires, clips, leads")
+METAL_MUCH = flag_code("metal_much", "so much metal in the scan that its artefacts may hide bone")
 EFFUSION = flag_code("lung_uneven", "one lung holds far less air than the other: effusion, collapse or resection")
 FIELD = flag_code("field_of_view", "much of the thorax lies outside the scan")
 VARIANT = flag_code("variant_pairs", "more or fewer than twelve ribs on a side were found inside the scan")
+STUB = flag_code("stub", "under 10 mm of the bone lies in the scan: what is labelled of it is not to be judged")
 PIECES = flag_code("pieces", "a bone came out in more than one piece")
 
-REMARKS = frozenset({CONTRAST})
-"""Flags that state a fact of the scan and by themselves ask for no second look: with contrast agent of 150 and 300 HU
-phantoms were numbered as right as without."""
+REMARKS = frozenset({CONTRAST, METAL, FIELD, STUB})
+"""Flags that state a fact of the scan and by themselves ask for no second look: with contrast agent of 150 and 300 HU,
+six sternal wires, or tops and bottoms cut off, phantoms were numbered as right as without. What puts labels at risk in
+such scans raises flags of its own."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,14 @@ class Overrides:
 @dataclass(frozen=True)
 class BoneStatus:
     """State of one bone: ``cut_faces`` of the scan that cut it (xmin .. zmax), ``confidence`` 0-1 that label and
-    outline are right, ``volume_ml``, and number of ``pieces``."""
+    outline are right, ``volume_ml``, number of ``pieces``, and ``extent_mm``, the longest edge of its box."""
 
     status: State
     cut_faces: tuple[str, ...] = ()
     confidence: float = 0.0
     volume_ml: float = 0.0
     pieces: int = 0
+    extent_mm: float = 0.0
 
 
 @dataclass(frozen=True)

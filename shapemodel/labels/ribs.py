@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from shapemodel.labels.flood import flood, step_cost
-from shapemodel.labels.solid import RIB_HOLE_MM2, fill_planes
+from shapemodel.labels.morphology import fill_planes
+from shapemodel.labels.solid import RIB_HOLE_MM2
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
@@ -228,7 +229,8 @@ def attach_orphans(work: Work, comps: NDArray[np.int32], ribs: NDArray[np.uint8]
     """
     ml = np.bincount(comps.ravel()) * work.voxel_ml
     boxes = ndi.find_objects(comps)
-    ends = {int(k): _points(work, ribs == k, (slice(None),) * 3)[::7] for k in np.unique(ribs) if k}
+    own = enumerate(ndi.find_objects(ribs), start=1)
+    ends = {k: _points(work, ribs[where] == k, where)[::7] for k, where in own if where is not None}
     seen = []
     for component in np.flatnonzero(ml > ORPHAN_ML)[::-1]:
         if component == 0 or not len(ends):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from shapemodel.labels.morphology import close_mm, fill_planes, shut
 from shapemodel.mask import Mask, Spacing
 
 RIB_CLOSE_MM = 2.0
@@ -27,45 +28,6 @@ RIB_HOLE_MM2 = 250.0
 """A rib's oblique section in a slice; larger rings are not marrow."""
 
 
-def ball(radius: float, spacing: Spacing) -> Mask:
-    """Ellipsoid of voxels that is a ball of ``radius`` mm."""
-    n = [int(radius / s) for s in spacing]
-    g = np.ogrid[tuple(slice(-k, k + 1) for k in n)]
-    far = (g[0] * spacing[0]) ** 2 + (g[1] * spacing[1]) ** 2 + (g[2] * spacing[2]) ** 2
-    return np.asarray(far <= radius**2 + 1e-6)
-
-
-def close_mm(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Closing by a ball of ``radius`` mm through two distance maps; the box is padded meanwhile."""
-    pad = [int(np.ceil(radius / s)) + 1 for s in spacing]
-    wide = np.pad(mask, [(p, p) for p in pad])
-    grown = ndi.distance_transform_edt(~wide, sampling=spacing) <= radius
-    shrunk = ndi.distance_transform_edt(grown, sampling=spacing) > radius
-    out = shrunk[tuple(slice(p, -p) for p in pad)]
-    return out | mask
-
-
-def fill_planes(mask: Mask, spacing: Spacing, max_mm2: float, axes: tuple[int, ...] = (0, 1, 2)) -> Mask:
-    """Fill holes below ``max_mm2`` in the planes across each axis (0: axial)."""
-    out = mask.copy()
-    for axis in axes:
-        flat = np.zeros((3, 3, 3), bool)
-        cross = ndi.generate_binary_structure(2, 1)
-        flat[tuple(1 if k == axis else slice(None) for k in range(3))] = cross
-        area = float(np.prod([s for k, s in enumerate(spacing) if k != axis]))
-        lab, n = ndi.label(~out, flat)
-        size = np.bincount(lab.ravel(), minlength=n + 1) * area
-        small = size <= max_mm2
-        small[0] = False
-        border = np.zeros(n + 1, bool)
-        for other in range(3):
-            if other != axis:
-                ends = np.take(lab, [0, -1], axis=other)
-                border[np.unique(ends)] = True
-        out |= (small & ~border)[lab]
-    return out
-
-
 def bounding_box(mask: Mask, margin_mm: float, spacing: Spacing) -> tuple[slice, slice, slice]:
     """Slices around the True voxels with a margin in mm."""
     out = []
@@ -84,21 +46,6 @@ def keep_largest(mask: Mask) -> Mask:
     size = np.bincount(lab.ravel())
     size[0] = 0
     return lab == int(size.argmax())
-
-
-def grow(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Dilation by a ball of ``radius`` mm (SimpleITK's works on the surface alone, so it is quick)."""
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    r = [int(radius / s) for s in spacing[::-1]]
-    grown = sitk.BinaryDilate(image, r, sitk.sitkBall)  # needs a name: a view does not keep its image alive
-    return sitk.GetArrayViewFromImage(grown).astype(bool)
-
-
-def shut(mask: Mask, radius: float, spacing: Spacing) -> Mask:
-    """Closing by a ball of ``radius`` mm, as quick as :func:`grow`; the mask needs that much room around it."""
-    return ~grow(~grow(mask, radius, spacing), radius, spacing)
 
 
 def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> NDArray[np.uint8]:

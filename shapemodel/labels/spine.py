@@ -1,13 +1,14 @@
 """Discs and levels of the thoracic spine, along the canal.
 
 The body column in front of the canal is straightened; a disc is a dark gap with a bright endplate on either
-side, and dynamic programming over pairs of neighbouring discs keeps their spacing even and near to the pitch
-of the ribs.
+side, these brighter than the inside of bodies, and dynamic programming over pairs of neighbouring discs keeps
+their spacing even and near to the pitch of the ribs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,16 @@ TILTS_DEG = (-18.0, -12.0, -6.0, 0.0, 6.0, 12.0, 18.0)
 """Wedge and tilt of a disc against the canal's cross-section."""
 REACH_MM = 5.0
 """Half of the thickest disc (8 mm) and the endplate beside it; more would reach the endplates from a mid-body."""
+SEEN = 0.3
+"""Darkness of a gap that is really one."""
+NEAR_MM = 3.0
+RING_MM, BODY_MM = (2, 5), (8, 11)
+"""Distance from a disc's middle to its endplates, and to the inside of the bodies beyond."""
+RING_HU = 60.0
+"""By so much endplates are brighter than the inside of bodies, at the least where slices are thin."""
+RING = 0.55
+"""Weight of that: in slices of 5 mm a thin disc is drowned by its endplates, and the middle of a body looks like a
+disc; with 0.5 to 0.65 the chain is right in scans of 1 to 5 mm, with less or more it slips in those of 5 mm."""
 SPACING_MM = (13, 38)
 """Disc to disc: T1 of a small woman, T12 of a tall man with a margin."""
 
@@ -34,12 +45,14 @@ LEVEL_MM = (17.8, 19.2, 19.4, 19.9, 20.3, 21.3, 22.2, 22.9, 23.8, 25.0, 26.5, 28
 
 @dataclass(frozen=True)
 class Discs:
-    """Disc positions ``s`` (n,) mm along the canal, ascending (headwards), each with a ``score`` 0-1 and a
-    ``tilt`` in degrees (positive: the front is higher)."""
+    """Disc positions ``s`` (n,) mm along the canal, ascending (headwards), each with a ``score`` 0-1, a
+    ``tilt`` in degrees (positive: the front is higher), and ``contrast``: how much more it looks like a disc than the
+    middles of the bodies beside it do."""
 
     s: NDArray[np.float64]
     score: NDArray[np.float64]
     tilt: NDArray[np.float64]
+    contrast: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def straighten(hu: NDArray[np.int16], spacing: Spacing, canal: Canal) -> tuple[NDArray, NDArray, NDArray]:
@@ -75,38 +88,66 @@ def _extend(q: NDArray, s: NDArray, values: NDArray) -> NDArray:
     return out
 
 
-def disc_score(img: NDArray, s: NDArray, v: NDArray) -> tuple[NDArray, NDArray]:
-    """(S,) score 0-1 of a disc centred at each s, and the tilt that gives it."""
+def disc_score(img: NDArray, s: NDArray, v: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """(S,) how much each s looks like the middle of a disc, the dark gap alone (from 0), and the tilt that gives it.
+
+    A disc is dark between bright endplates, or, where slices are too thick for that, a bright band between the dark
+    insides of two bodies.
+    """
     inside = (v >= DEPTH_MM[0]) & (v <= DEPTH_MM[1])
     centre = 0.5 * sum(DEPTH_MM)
-    best = np.full(len(s), -np.inf)
-    tilt = np.zeros(len(s))
+    near = range(2, int(REACH_MM / STEP_MM) + 1)
+    dark, bright = [], []
     for angle in TILTS_DEG:
         shift = np.tan(np.deg2rad(angle)) * (v - centre)
         cols = [np.interp(s + shift[k], s, img[:, k], left=np.nan, right=np.nan) for k in np.flatnonzero(inside)]
-        profile = np.nan_to_num(np.mean(cols, axis=0), nan=0.0)
-        gap = ndi.uniform_filter1d(profile, 3)
-        n = int(REACH_MM / STEP_MM)
-        padded = np.pad(gap, n)
-        up = np.max([padded[n + i : n + i + len(gap)] for i in range(2, n + 1)], axis=0)
-        down = np.max([padded[n - i : n - i + len(gap)] for i in range(2, n + 1)], axis=0)
-        score = np.minimum(up, down) - gap
-        better = score > best
-        best[better] = score[better]
-        tilt[better] = angle
-    scale = max(60.0, float(np.percentile(best, 90)))
-    return np.clip(best / scale, 0.0, 1.2), tilt
+        gap = ndi.uniform_filter1d(np.nan_to_num(np.mean(cols, axis=0), nan=0.0), 3)
+        up = np.max([_moved(gap, i, "constant") for i in near], axis=0)
+        down = np.max([_moved(gap, -i, "constant") for i in near], axis=0)
+        dark.append(np.minimum(up, down) - gap)
+        bright.append(_around(gap, RING_MM) - _around(gap, BODY_MM))
+    gaps = np.array(dark)
+    gaps = np.maximum(gaps / max(60.0, float(np.percentile(gaps.max(axis=0), 90))), 0.0)
+    score = np.minimum(gaps, 1.2) + RING * np.clip(np.array(bright) / RING_HU, -1.0, 1.0)
+    # the gap, where there is one, shows its tilt better than its blurred surroundings do
+    tilted = np.where(gaps.max(axis=0) > SEEN, gaps.argmax(axis=0), score.argmax(axis=0))
+    return score.max(axis=0), gaps.max(axis=0), np.array(TILTS_DEG)[tilted]
+
+
+def _moved(values: NDArray, steps: int, mode: Literal["constant", "edge"]) -> NDArray:
+    """``values`` read so many steps further on; zero or the last value beyond the ends."""
+    n = abs(steps)
+    return np.pad(values, n, mode=mode)[n + steps : n + steps + len(values)]
+
+
+def _around(values: NDArray, mm: tuple[int, int]) -> NDArray:
+    """Mean of ``values`` between two distances on both sides."""
+    steps = np.arange(mm[0] / STEP_MM, mm[1] / STEP_MM + 1).astype(int)
+    return np.asarray(np.mean([_moved(values, k, "edge") for k in (*steps, *-steps)], axis=0))
 
 
 def find_discs(hu: NDArray[np.int16], spacing: Spacing, canal: Canal, starts: NDArray[np.float64]) -> Discs:
     """Discs along the whole canal. ``starts`` (n, 2): level and arclength (mm) of ribs (may be empty)."""
     img, s, v = straighten(hu, spacing, canal)
-    score, tilt = disc_score(img, s, v)
-    valid = ~np.isnan(img).all(axis=1)
+    score, gap, tilt = disc_score(img, s, v)
+    score = np.where(np.isnan(img).all(axis=1), 0.0, score)
     expect = expected_spacing(s, starts)
-    chosen = _even_path(np.where(valid, score, 0.0), expect)
+    chosen = _even_path(score, expect)
     chosen = np.array([k for k in chosen if canal.s[0] + 1 <= s[k] <= canal.s[-1] - 1], int)
-    return Discs(s[chosen], np.clip(score[chosen], 0, 1), tilt[chosen])
+    place = np.array([_darkest(gap, k) for k in chosen], int)
+    at = s[place]
+    middles = np.interp(0.5 * (at[1:] + at[:-1]), s, score)
+    beside = 0.5 * (np.append(middles, middles[-1:]) + np.append(middles[:1], middles)) if len(middles) else 0.0
+    return Discs(at, np.clip(gap[place], 0, 1), tilt[place], score[chosen] - beside)
+
+
+def _darkest(gap: NDArray, k: int) -> int:
+    """Index of the darkest place within :data:`NEAR_MM` of ``k``, itself where nothing dark is near: endplates tell
+    which of two gaps is a disc, but not to the millimetre where it lies."""
+    n = int(NEAR_MM / STEP_MM)
+    first = max(0, k - n)
+    best = first + int(gap[first : k + n + 1].argmax())
+    return best if gap[best] > SEEN else k
 
 
 def expected_spacing(s: NDArray[np.float64], starts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -71,7 +71,7 @@ def block_mean(hu: NDArray[np.int16], factor: tuple[int, int, int]) -> NDArray[n
 def upsample(small: NDArray, factor: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray:
     """Nearest-neighbour enlargement by ``factor`` to ``shape``; the last row is repeated where blocks end short."""
     ix = [np.minimum(np.arange(n) // f, m - 1) for n, f, m in zip(shape, factor, small.shape, strict=True)]
-    return small[np.ix_(*ix)]
+    return small.take(ix[2], axis=2).take(ix[1], axis=1).take(ix[0], axis=0)
 
 
 def _resample(
