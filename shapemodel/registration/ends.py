@@ -10,7 +10,7 @@ on the shaft starts at the same fraction of its length on everybody, the convent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -106,23 +106,24 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         stations = np.array(
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
+        own = through(v, bins).lengthwise(v)[0]
+        first, last = tails(own)
         face, bary = draw(v, f, SURFACE_POINTS)
-        shaft = Shaft(
-            index,
-            ids,
-            bins,
-            along,
-            (ids[tips[0]], ids[tips[1]]),
-            (head, front),
-            ids[stations],
-            along,
-            0.0,
-            f[face],
-            bary,
+        out.append(
+            Shaft(
+                index,
+                ids,
+                bins,
+                along,
+                (ids[tips[0]], ids[tips[1]]),
+                (head, front),
+                ids[stations],
+                fraction=(own - first) / (last - first),
+                length=float(last - first),
+                corner=f[face],
+                bary=bary,
+            )
         )
-        own = centreline(shaft, v).lengthwise(v)[0]
-        low, high = tails(own)
-        out.append(replace(shaft, fraction=(own - low) / (high - low), length=float(high - low)))
     return tuple(out)
 
 
