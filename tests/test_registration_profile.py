@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shapemodel.registration.ends import join
+from shapemodel.mesh import Mesh
+from shapemodel.phantom.tube import tube
+from shapemodel.registration.ends import RIM_MM, RibSurface, join, reach, shafts
 from shapemodel.registration.profile import ROWS, WANDER, Relief, relief, shift, unlike
 from shapemodel.registration.stations import Course, Places, doubted, of_neighbours
 
@@ -88,3 +90,17 @@ def test_a_rib_without_marks_is_shifted_as_those_around_it() -> None:
     assert (abs(usual[2] - 6.0) < 0.3).all()  # drawn to even spacing by next to nothing
     assert (abs(usual[7] - 6.0) < 1.5).all()  # its opposite number counts, but little
     assert (of_neighbours(shifts, sd, np.zeros(10, bool), levels) == 0).all()  # nothing known: even
+
+
+def test_the_cut_of_a_short_piece_does_not_make_its_head_a_cut_too() -> None:
+    y = np.linspace(0.0, -120.0, 61)
+    rod, faces = tube(
+        np.column_stack([np.zeros((61, 1)), y, np.zeros(61)]), np.full((61, 2), 4.0), np.array([0, 0, 1.0])
+    )
+    shaft = shafts(Mesh(rod, faces, np.full(len(rod), 12, np.uint8)), np.array([12]), np.array([-np.inf, np.inf] * 3))[
+        0
+    ]
+    depth = -rod[:, 1]
+    piece = RibSurface(rod[depth < 7.0], rod[(depth >= 7.0) & (depth < 11.0)])  # the scan ends behind 11 mm
+    head, front = reach(shaft, rod, piece).rim
+    assert head > RIM_MM[0] > front  # all of the cut is within 8 mm of the head, and belongs to the other end

@@ -236,8 +236,9 @@ def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
     ours, theirs = tails(line.lengthwise(own)[0]), tails(arc)
     last = arc <= theirs[0] + TIP_MM, arc >= theirs[1] - TIP_MM
     goal = np.stack([target.real[np.flatnonzero(k)].mean(0) for k in last])
-    # a cut or a hole leaves a rim of untrusted samples about its place
-    rim = np.linalg.norm(target.rim[None] - goal[:, None], axis=2).min(axis=1, initial=np.inf)
+    # a cut or a hole leaves a rim of untrusted samples about its place; of a short piece it is near to both ends
+    away = np.linalg.norm(target.rim[None] - goal[:, None], axis=2)
+    rim = np.where(away <= away[::-1], away, np.inf).min(axis=1, initial=np.inf)
     pull = np.array([ours[0] - theirs[0], theirs[1] - ours[1]])
     return Reach(pull, line.points[[0, -1]], goal, rim, ours, theirs, line, arc)
 
