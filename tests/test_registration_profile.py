@@ -101,6 +101,6 @@ def test_the_cut_of_a_short_piece_does_not_make_its_head_a_cut_too() -> None:
         0
     ]
     depth = -rod[:, 1]
-    piece = RibSurface(rod[depth < 7.0], rod[(depth >= 7.0) & (depth < 11.0)])  # the scan ends behind 11 mm
+    piece = RibSurface(rod[depth < 3.0], rod[(depth >= 3.0) & (depth < 7.0)])  # the scan ends behind 7 mm
     head, front = reach(shaft, rod, piece).rim
     assert head > RIM_MM[0] > front  # all of the cut is within 8 mm of the head, and belongs to the other end
