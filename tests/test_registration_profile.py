@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shapemodel.mesh import Mesh
 from shapemodel.phantom.tube import tube
 from shapemodel.registration.ends import RIM_MM, RibSurface, join, reach, shafts
-from shapemodel.registration.profile import ROWS, WANDER, Relief, relief, shift, unlike
+from shapemodel.registration.profile import ROWS, Relief, relief, shift, unlike
 from shapemodel.registration.stations import Course, Places, doubted, of_neighbours
 
 LENGTH = 200.0
@@ -25,10 +25,11 @@ def rod(mark: float, seed: int, *, height: float = 1.5, low: float = 0.0, high: 
 
 def found(ours: tuple, theirs: tuple, ends: tuple[float, float] = (1.5, 1.5)) -> tuple[NDArray, NDArray, NDArray]:
     """(n,) mm midway between two rods, the shift of the second against the first there, and how sure that is."""
-    maps = [relief(np.zeros(len(s), np.int64), s, across, 1) for s, across in (ours, theirs)]
+    maps = [relief(np.zeros(len(s), np.int64), s, across, np.array([LENGTH])) for s, across in (ours, theirs)]
     length = np.array([LENGTH])
     d2, there = unlike(maps[0], maps[1], np.array([length, length]), np.zeros(1), np.zeros((1, ROWS)))
-    mean, sd = shift(d2, there, length, np.array([ends]), np.array([WANDER]))
+    variance = shift(d2, there, length, np.array([ends]))[2]
+    mean, sd, _ = shift(d2, there, length, np.array([ends]), variance)
     return np.linspace(0.0, LENGTH, ROWS), mean[0], sd[0]
 
 
@@ -66,7 +67,7 @@ def test_what_is_nowhere_to_be_seen_says_nothing() -> None:
     empty = Relief(np.zeros((1, 101, 16), np.float32), np.zeros((1, 101), np.float32))
     d2, there = unlike(empty, empty, np.full((2, 1), LENGTH), np.zeros(1), np.zeros((1, ROWS)))
     assert (there == 0).all()
-    mean, _ = shift(d2, there, np.array([LENGTH]), np.array([[1.5, 1.5]]), np.array([WANDER]))
+    mean, _, _ = shift(d2, there, np.array([LENGTH]), np.array([[1.5, 1.5]]))
     assert abs(mean).max() < 0.1
 
 

@@ -21,7 +21,7 @@ from shapemodel.registration.ends import (
     tails,
     through,
 )
-from shapemodel.registration.profile import LOOSE_WANDER, OWN_WANDER, ROWS, WANDER, Relief, relief, shift, unlike
+from shapemodel.registration.profile import ROWS, Relief, relief, shift, unlike
 
 LOOSE_MM = np.array([12.0, 8.0, 1.5])
 """That of the prior of an end in the search for places of the shaft: of one that is cut, of one that is there but does
@@ -30,7 +30,7 @@ not agree with its neighbours, of one that does."""
 PASSES = 2
 """Times that the shifts of the ribs around are taken for the usual ones, and looked about."""
 
-ALIKE_LEVELS, ALIKE_MM, USUAL_MM = 3.0, 3.0, 20.0
+ALIKE_LEVELS, ALIKE_MM, USUAL_MM = 3.0, 3.0, 12.0
 """Ribs within so many levels are alike; by how much they differ all the same; and how far shifts are from even."""
 
 TOGETHER = 3.0
@@ -103,7 +103,7 @@ def marks(template: Points, parts: tuple[Shaft, ...], y: Points, targets: Sequen
             np.repeat(np.arange(len(rib)), [len(c.arc) for c in side]),
             np.concatenate([c.arc - c.ends[0] for c in side]) if side else np.zeros(0),
             np.concatenate([c.across for c in side]) if side else np.zeros((0, 2)),
-            len(rib),
+            np.array([c.length for c in side]),
         )
         for side in (ours, theirs)
     )
@@ -140,9 +140,10 @@ def of_neighbours(
     shift: NDArray[np.float64], sd: NDArray[np.float64], pinned: NDArray[np.bool_], levels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(R, n) mean shift of the other ribs of both sides near the level (R,) of each, from those that are ``pinned``."""
-    near = np.exp(-np.abs(levels[:, None] - levels) / ALIKE_LEVELS) * pinned * ~np.eye(len(levels), dtype=bool)
-    firm = 1.0 / (sd**2 + ALIKE_MM**2)
-    return np.asarray((near @ (firm * shift)) / (near @ firm + 1.0 / USUAL_MM**2))
+    apart = np.abs(levels[:, None] - levels)
+    near = (apart <= ALIKE_LEVELS) & pinned & ~np.eye(len(levels), dtype=bool)
+    firm = near[..., None] / (sd**2 + (ALIKE_MM + apart[..., None]) ** 2)
+    return np.asarray(np.einsum("ijn,jn->in", firm, shift) / (firm.sum(1) + 1.0 / USUAL_MM**2))
 
 
 def stations(
@@ -171,14 +172,12 @@ def stations(
             offset = float(np.median(their.arc - r.arc)) - their.ends[0]
             start[k] = 0.0 if sound[i, 0] else (their.length - lengths[1, k] if sound[i, 1] else r.own[0] + offset)
     pinned: NDArray[np.bool_] = np.asarray(sound[m.rib].all(axis=1))
-    loose, wander = LOOSE_MM[sound[m.rib]], np.where(pinned, WANDER, LOOSE_WANDER)
+    loose = LOOSE_MM[sound[m.rib]]
     length, rib_levels = lengths.mean(0), levels[m.rib]
-    about = np.zeros((len(m.rib), ROWS))
-    mean, sd = shift(*unlike(*m.relief, lengths, start, about), length, loose, wander)
+    mean, sd, variance = shift(*unlike(*m.relief, lengths, start, np.zeros((len(m.rib), ROWS))), length, loose)
     for _ in range(PASSES):
-        about = pinned[:, None] * of_neighbours(mean, sd, pinned, rib_levels)
-        wander = np.where(pinned, OWN_WANDER, LOOSE_WANDER)
-        change, sd = shift(*unlike(*m.relief, lengths, start, about), length, loose, wander)
+        about = of_neighbours(mean, sd, pinned, rib_levels)
+        change, sd, variance = shift(*unlike(*m.relief, lengths, start, about), length, loose, variance)
         mean = about + change
     u = np.linspace(0.0, 1.0, ROWS)
     for k, i in enumerate(m.rib):
