@@ -97,7 +97,8 @@ def compose_template(
     Parameters
     ----------
     subjects : surfaces of studies (:func:`shapemodel.surfaces.labels_to_mesh`), with ``fov``
-    fallback : whole thorax for bones that no subject shows whole, on either side; such bones are marked ``prior``
+    fallback : whole thorax for bones that no subject shows whole, on either side; these, and those that are the mirror
+        image of the other side's, are marked ``prior``
     progress : called with a sentence and the share done
 
     Raises
@@ -270,7 +271,7 @@ def _brought(mesh: Mesh, label: int, here: dict[int, Points], placed: dict[int, 
 
 
 def _complete(placed: dict[int, Part], missing: list[int], fallback: Mesh | None, s: TemplateSettings) -> set[int]:
-    """Add the missing bones in place: mirror images first, then the fallback; returns the labels of the latter."""
+    """Add the missing bones in place: mirror images first, then the fallback; returns their labels."""
     there = {k: _centre(p) for k, p in placed.items()}
     mirrored = {bone(k).mirror: p for k, p in placed.items()}
     here = {k: _centre(p) * [-1.0, 1.0, 1.0] for k, p in mirrored.items()}
@@ -281,7 +282,7 @@ def _complete(placed: dict[int, Part], missing: list[int], fallback: Mesh | None
         logger.info("%s: completed by its mirror image", bone(label).name)
     rest = [k for k in missing if k not in placed]
     if not rest:
-        return set()
+        return set(missing)
     if fallback is None or set(rest) - set(fallback.labels):
         raise StudyError(
             "too_few_bones", f"no subject shows {', '.join(names(rest))} whole; add studies or give a fallback shape"
@@ -294,7 +295,7 @@ def _complete(placed: dict[int, Part], missing: list[int], fallback: Mesh | None
             fallback.select(label)[1],
         )
         logger.info("%s: completed by the fallback shape", bone(label).name)
-    return set(rest)
+    return set(missing)
 
 
 def _mean_size(centroids: Sequence[dict[int, Points]], frame: dict[int, Points]) -> float:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shapemodel.registration.ends import join
-from shapemodel.registration.profile import SHIFTS, STEP_MM, Relief, relief, shift, unlike
-from shapemodel.registration.stations import Places, doubted
+from shapemodel.mesh import Mesh
+from shapemodel.phantom.tube import tube
+from shapemodel.registration.ends import RIM_MM, RibSurface, join, reach, shafts
+from shapemodel.registration.profile import ROWS, Relief, relief, shift, unlike
+from shapemodel.registration.stations import Course, Places, doubted, of_neighbours
 
 LENGTH = 200.0
 
@@ -22,52 +24,84 @@ def rod(mark: float, seed: int, *, height: float = 1.5, low: float = 0.0, high: 
 
 
 def found(ours: tuple, theirs: tuple, ends: tuple[float, float] = (1.5, 1.5)) -> tuple[NDArray, NDArray, NDArray]:
-    """(n,) mm along the first rod, how far each row lies from there on the second, and how sure that is."""
-    rows = int(LENGTH / STEP_MM) + 1
-    off = -SHIFTS[0] + STEP_MM
-    first = relief(*ours, rows)
-    second = relief(theirs[0] + off, theirs[1], rows + int(2 * off / STEP_MM) + 1)
-    mm = np.arange(rows) * STEP_MM
-    return (mm, *shift(*unlike(first, second, (mm + off) / STEP_MM), ends))
+    """(n,) mm midway between two rods, the shift of the second against the first there, and how sure that is."""
+    maps = [relief(np.zeros(len(s), np.int64), s, across, np.array([LENGTH])) for s, across in (ours, theirs)]
+    length = np.array([LENGTH])
+    d2, there = unlike(maps[0], maps[1], np.array([length, length]), np.zeros(1), np.zeros((1, ROWS)))
+    variance = shift(d2, there, length, np.array([ends]))[2]
+    mean, sd, _ = shift(d2, there, length, np.array([ends]), variance)
+    return np.linspace(0.0, LENGTH, ROWS), mean[0], sd[0]
 
 
 @pytest.mark.parametrize("by", [-12.0, 9.0])
 def test_a_mark_is_found_from_farther_than_it_is_wide(by: float) -> None:
     mm, mean, sd = found(rod(60.0, 1), rod(60.0 + by, 2))
-    at = np.searchsorted(mm, 60.0)
-    assert mean[at] == pytest.approx(by, abs=1.5)  # a row is 2 mm, a shift 1 mm
+    at = np.searchsorted(mm, 60.0 + 0.5 * by)
+    assert mean[at] == pytest.approx(by, abs=1.5)  # a row of a map is 2 mm, a shift 1 mm
     assert sd[at] < 2.0 < sd[np.searchsorted(mm, 130.0)]
     assert abs(mean[[0, -1]]).max() < 2.0  # ends that are known stay
+
+
+def test_two_rods_exchanged_have_the_opposite_shift() -> None:
+    one, two = rod(60.0, 1), rod(67.0, 2)
+    _, there, sd = found(one, two)
+    _, back, _ = found(two, one)
+    np.testing.assert_allclose(there, -back, atol=1e-6 * sd.max())
 
 
 def test_without_marks_shafts_are_even_and_unsure() -> None:
     for seed in (1, 3, 5):
         _, mean, sd = found(rod(60.0, seed, height=0.0), rod(60.0, seed + 1, height=0.0))
-        assert np.sqrt((mean**2).mean()) < 3.5  # the prior's own spread is 2.9 on average along 200 mm
+        assert np.sqrt((mean**2).mean()) < 3.5  # the prior's own spread is 3.3 on average along 200 mm
         assert np.sqrt(((mean / sd) ** 2).mean()) < 2.0  # what it is off by is no surprise to it
 
 
 def test_a_cut_rod_is_not_squeezed_into_what_is_left() -> None:
     mm, mean, sd = found(rod(60.0, 1), rod(66.0, 2, high=110.0), (1.5, 12.0))
-    assert mean[np.searchsorted(mm, 60.0)] == pytest.approx(6.0, abs=1.5)
+    assert mean[np.searchsorted(mm, 63.0)] == pytest.approx(6.0, abs=1.5)
     assert abs(mean[-1] - 6.0) < sd[-1] < 12.0  # squeezing would need -90
     assert sd[-1] > 5.0
 
 
 def test_what_is_nowhere_to_be_seen_says_nothing() -> None:
-    empty = Relief(np.zeros((101, 16)), np.zeros(101))
-    d2, there = unlike(empty, empty, np.arange(101.0))
+    empty = Relief(np.zeros((1, 101, 16), np.float32), np.zeros((1, 101), np.float32))
+    d2, there = unlike(empty, empty, np.full((2, 1), LENGTH), np.zeros(1), np.zeros((1, ROWS)))
     assert (there == 0).all()
-    mean, _ = shift(d2, there, (1.5, 1.5))
+    mean, _, _ = shift(d2, there, np.array([LENGTH]), np.array([[1.5, 1.5]]))
     assert abs(mean).max() < 0.1
 
 
 def test_a_rib_that_stands_out_is_doubted_and_its_neighbours_are_not() -> None:
     line = join(np.column_stack([np.linspace(0.0, 100.0, 11), np.zeros((11, 2))]))
+    course = Course(line, np.array([0.0, 100.0]), np.zeros(0), np.zeros((0, 2)))
     even = np.linspace(10.0, 90.0, 9)
     shifts = np.array([[6.0, 6.5, -8.0, 5.5, 6.0], [6.0, 7.0, 6.0, 6.0, 5.0]]).ravel()  # left, right
-    ribs = [Places(line, (0.0, 100.0), even, np.full(9, k), np.full(9, 2.0), True) for k in shifts]
+    ribs = [Places(course, even, np.full(9, k), np.full(9, 2.0), True) for k in shifts]
     found = [p.sd.max() for p in doubted([*ribs, None], np.array([*range(5), *range(5), 5])) if p is not None]
     assert found[2] > 12.0  # by what it differs
     assert max(found[:2] + found[3:]) < 2.5
     assert (ribs[2].sd == 2.0).all()
+
+
+def test_a_rib_without_marks_is_shifted_as_those_around_it() -> None:
+    levels = np.array([*range(5), *range(5)])
+    shifts, sd = np.full((10, 4), 6.0), np.full((10, 4), 1.5)
+    shifts[2], sd[2] = 0.0, 5.0  # it has no mark: even, and unsure
+    usual = of_neighbours(shifts, sd, np.ones(10, bool), levels)
+    assert (abs(usual[2] - 6.0) < 0.3).all()  # drawn to even spacing by next to nothing
+    assert (abs(usual[7] - 6.0) < 1.5).all()  # its opposite number counts, but little
+    assert (of_neighbours(shifts, sd, np.zeros(10, bool), levels) == 0).all()  # nothing known: even
+
+
+def test_the_cut_of_a_short_piece_does_not_make_its_head_a_cut_too() -> None:
+    y = np.linspace(0.0, -120.0, 61)
+    rod, faces = tube(
+        np.column_stack([np.zeros((61, 1)), y, np.zeros(61)]), np.full((61, 2), 4.0), np.array([0, 0, 1.0])
+    )
+    shaft = shafts(Mesh(rod, faces, np.full(len(rod), 12, np.uint8)), np.array([12]), np.array([-np.inf, np.inf] * 3))[
+        0
+    ]
+    depth = -rod[:, 1]
+    piece = RibSurface(rod[depth < 3.0], rod[(depth >= 3.0) & (depth < 7.0)])  # the scan ends behind 7 mm
+    head, front = reach(shaft, rod, piece).rim
+    assert head > RIM_MM[0] > front  # all of the cut is within 8 mm of the head, and belongs to the other end

@@ -22,7 +22,7 @@ from shapemodel.registration.ends import (
     reach,
     usual_stretch,
 )
-from shapemodel.registration.stations import doubted, stations
+from shapemodel.registration.stations import Marks, doubted, stations
 
 END_MM = 1.5
 """Standard deviation of an end that is known."""
@@ -61,10 +61,9 @@ def anchors(
     y: Points,
     targets: Sequence[RibSurface],
     seen: Callable[[Points], NDArray[np.bool_]],
-    *,
-    between: bool = True,
+    marks: Marks | None = None,
 ) -> Anchors:
-    """Where the tips of the deformed template should go along themselves, and the stations ``between``.
+    """Where the tips of the deformed template should go along themselves, and, by the ``marks``, the stations between.
 
     ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
     """
@@ -105,12 +104,8 @@ def anchors(
         way[[0, -1]] = -r.pull[0], r.pull[1]
         sd[i, [0, -1]] = np.where(usable[i], END_MM, np.inf)
         goal[i] = now + direction[i] * way[:, None]
-    if between:
-        sound = there.astype(np.int64) + usable
-        shown = [
-            stations(shaft, y, target, r, sound[i], stretch[i]) if r is not None else None
-            for i, (shaft, target, r) in enumerate(zip(parts, targets, found, strict=True))
-        ]
+    if marks is not None:
+        shown = stations(marks, found, there.astype(np.int64) + usable, stretch, levels)
         for i, own in enumerate(doubted(shown, levels)):
             if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()

@@ -10,7 +10,7 @@ on the shaft starts at the same fraction of its length on everybody, the convent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -106,23 +106,24 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         stations = np.array(
             [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
         )
+        own = through(v, bins).lengthwise(v)[0]
+        first, last = tails(own)
         face, bary = draw(v, f, SURFACE_POINTS)
-        shaft = Shaft(
-            index,
-            ids,
-            bins,
-            along,
-            (ids[tips[0]], ids[tips[1]]),
-            (head, front),
-            ids[stations],
-            along,
-            0.0,
-            f[face],
-            bary,
+        out.append(
+            Shaft(
+                index,
+                ids,
+                bins,
+                along,
+                (ids[tips[0]], ids[tips[1]]),
+                (head, front),
+                ids[stations],
+                fraction=(own - first) / (last - first),
+                length=float(last - first),
+                corner=f[face],
+                bary=bary,
+            )
         )
-        own = centreline(shaft, v).lengthwise(v)[0]
-        low, high = tails(own)
-        out.append(replace(shaft, fraction=(own - low) / (high - low), length=float(high - low)))
     return tuple(out)
 
 
@@ -235,8 +236,9 @@ def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
     ours, theirs = tails(line.lengthwise(own)[0]), tails(arc)
     last = arc <= theirs[0] + TIP_MM, arc >= theirs[1] - TIP_MM
     goal = np.stack([target.real[np.flatnonzero(k)].mean(0) for k in last])
-    # a cut or a hole leaves a rim of untrusted samples about its place
-    rim = np.linalg.norm(target.rim[None] - goal[:, None], axis=2).min(axis=1, initial=np.inf)
+    # a cut or a hole leaves a rim of untrusted samples about its place; of a short piece it is near to both ends
+    away = np.linalg.norm(target.rim[None] - goal[:, None], axis=2)
+    rim = np.where(away <= away[::-1], away, np.inf).min(axis=1, initial=np.inf)
     pull = np.array([ours[0] - theirs[0], theirs[1] - ours[1]])
     return Reach(pull, line.points[[0, -1]], goal, rim, ours, theirs, line, arc)
 

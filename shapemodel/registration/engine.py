@@ -21,9 +21,11 @@ from shapemodel.registration.fit import Field, Rows, displacement, rows, solve, 
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.numbers import check_numbers
 from shapemodel.registration.prepare import Prepared, prepare, sound
+from shapemodel.registration.prior import Basis
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.soft import Cloud, soft_assign, thin
 from shapemodel.registration.start import Similarity, check_target, exchange, place, swapped
+from shapemodel.registration.stations import Marks, marks
 from shapemodel.registration.target import EDGE_MM, Target, inside, move, sample_target
 from shapemodel.registration.visible import visibility
 
@@ -60,22 +62,25 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     return Scene(prepared, target, start, trees(target), members, ribs)
 
 
-def rib_ends(s: Scene, y: Points, *, between: bool = True) -> Anchors:
-    """Anchors of the ribs at the present fit."""
+def rib_ends(s: Scene, y: Points, m: Marks | None = None) -> Anchors:
+    """Anchors of the ribs at the present fit; those between the ends are of their marks."""
     p = s.prepared
-    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM), between=between)
+    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM), m)
 
 
-def held(s: Scene, a: Anchors, base: Points, doubt: float) -> Rows:
-    """Anchors as rows of the joint step; ``base`` (V, 3) are the vertices without coefficients, and ``doubt`` is what
-    standard deviations of stations are taken times, since they do not err independently of each other."""
+def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: float) -> Rows:
+    """Anchors as rows of the joint step.
+
+    ``base`` (V, 3) are the vertices without coefficients, ``thorax`` (V, r) the basis of the field they share;
+    standard deviations of stations are taken ``doubt`` times, since they do not err independently of each other.
+    """
     p = s.prepared
     count = a.vertex.shape[1]
-    jg, jb = (np.zeros((len(p.labels), count, 3 * b.shape[1]), np.float32) for b in (p.thorax, p.bone))
+    jg, jb = (np.zeros((len(p.labels), count, 3 * b.shape[1]), np.float32) for b in (thorax, p.bone))
     e = np.zeros((len(p.labels), count), np.float32)
     firm = 1.0 / a.sd
     firm[:, 1:-1] /= doubt
-    for out, basis in ((jg, p.thorax), (jb, p.bone)):
+    for out, basis in ((jg, thorax), (jb, p.bone)):
         out[a.bone] = rows(basis[a.vertex].mean(2), a.direction * firm[..., None])
     e[a.bone] = firm * ((a.goal - base[a.vertex].mean(2)) * a.direction).sum(-1)
     return Rows(jg, jb, e)
@@ -109,17 +114,23 @@ def stage_a(s: Scene, settings: RegistrationSettings) -> Field:
     nodes = p.nodes[:, : settings.soft_template]
     points, believed = thin(s.target, settings.soft_target)
     weight = p.weight[:, : settings.soft_template] * s.target.present[:, None]
-    basis = p.thorax[nodes].reshape(-1, p.thorax.shape[1]).astype(np.float64)
+    thorax = np.ascontiguousarray(p.thorax[:, : settings.coarse_rank])
+    basis = thorax[nodes].reshape(-1, thorax.shape[1]).astype(np.float64)
     cloud = Cloud(p.mesh.vertices[nodes], basis, weight, points, believed)
 
     def pulled(coefficients: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        a = rib_ends(s, p.mesh.vertices + p.thorax @ coefficients.astype(np.float32), between=False)
+        a = rib_ends(s, p.mesh.vertices + thorax @ coefficients.astype(np.float32))
         # ends only: what holds an anchor here holds it in all directions, and stations would hold whole ribs back
         vertex, goal = a.ends
-        return p.mesh.vertices[vertex].mean(1), goal, p.thorax[vertex].mean(1).astype(np.float64), ~a.lost[nodes]
+        return p.mesh.vertices[vertex].mean(1), goal, thorax[vertex].mean(1).astype(np.float64), ~a.lost[nodes]
 
     c = soft_assign(cloud, settings.soft_sigma, settings.soft_steps, settings.soft_outlier, s.seen, pulled)
-    return Field(c, np.zeros((len(p.labels), p.bone.shape[1], 3)))
+    return Field(whole(c, p.thorax.shape[1]), np.zeros((len(p.labels), p.bone.shape[1], 3)))
+
+
+def whole(coefficients: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
+    """(rank, 3) coefficients of all modes, from those (r, 3) of the first."""
+    return np.vstack([coefficients, np.zeros((rank - len(coefficients), 3))])
 
 
 def deformed(s: Scene, field: Field) -> Points:
@@ -144,10 +155,11 @@ def blend(ends: tuple[float, float], t: float) -> float:
     return float(ends[0] ** (1 - t) * ends[1] ** t)
 
 
-def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> Field:
+def stage_b(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) -> Field:
     """Joint Gauss-Newton with symmetric normals, coarse to fine: few nodes first, then all."""
     p = s.prepared
     y = deformed(s, field)
+    wide = np.ascontiguousarray(p.thorax[:, : settings.coarse_rank])
     total = settings.coarse_steps + settings.joint_steps
     for k in range(total):
         t = k / max(settings.coarse_steps - 1, 1)
@@ -159,30 +171,32 @@ def stage_b(s: Scene, field: Field, settings: RegistrationSettings) -> Field:
         if not coarse:
             pairs = believed(pairs, trust(s, y, pairs, sigma[0]))
         if k in settings.anchor_steps:
-            ends = rib_ends(s, y)
+            ends = rib_ends(s, y, m)
         if k < settings.cut_steps:
             pairs.weight[ends.lost[pairs.vertex]] = 0.0
-        more = held(s, ends, p.mesh.vertices, settings.doubt)
+        thorax = wide if coarse else p.thorax
+        more = held(s, ends, p.mesh.vertices, thorax, settings.doubt)
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]
-        field = solve(p.thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma, more)
+        field = solve(thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma, more)
+        field = Field(whole(field.thorax, p.thorax.shape[1]), field.bone)
         y = deformed(s, field)
     return field
 
 
-def stage_bones(s: Scene, field: Field, settings: RegistrationSettings) -> tuple[Field, float]:
+def stage_bones(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) -> tuple[Field, float]:
     """Every bone on its own, free to slide, under the thorax-wide field; and the mean last movement, mm."""
     p = s.prepared
     y = deformed(s, field)
     base = p.mesh.vertices + p.thorax @ field.thorax.astype(np.float32)
     sigma = settings.sigma_normal[1], settings.sigma_tangent[1]
-    ends = rib_ends(s, y)
+    ends = rib_ends(s, y, m)
     change = np.inf
     for k in range(settings.bone_steps):
         pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
         if k == 0:
             share = trust(s, y, pairs, sigma[0])
         pairs = believed(pairs, share)
-        more = held(s, ends, base, settings.doubt)
+        more = held(s, ends, base, p.thorax, settings.doubt)
         c = solve_bones(p.bone[pairs.vertex], pairs, pairs.goal - base[pairs.vertex], sigma, more)
         field = Field(field.thorax, c)
         before, y = y, deformed(s, field)
@@ -250,7 +264,9 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         placed = move(samples, start.scale, start.rotation, start.shift)
         pairs = swapped(prepared, placed)
         s = scene(prepared, exchange(placed, pairs), start)
-        field, change = stage_bones(s, stage_b(s, stage_a(s, settings), settings), settings)
+        soft = stage_a(s, settings)
+        m = marks(prepared.mesh.vertices, prepared.shafts, deformed(s, soft), s.ribs)
+        field, change = stage_bones(s, stage_b(s, soft, m, settings), m, settings)
         smooth = deformed(s, field)
         y = start.inverse(stage_fine(s, smooth, settings))
         if prepared.clean:

@@ -35,11 +35,11 @@ class Rows:
 
 def displacement(field: Field, thorax: NDArray, bone: NDArray, index: NDArray) -> NDArray[np.float64]:
     """(V, 3) mm at vertices with these bases (V, r), (V, q) and bone indices (V,)."""
-    u = (thorax @ field.thorax.astype(np.float32)).astype(np.float64)
-    for b in range(len(field.bone)):
+    u = thorax @ field.thorax.astype(np.float32)
+    for b, coefficients in enumerate(field.bone.astype(np.float32)):
         own = np.flatnonzero(index == b)
-        u[own] += bone[own] @ field.bone[b]
-    return u
+        u[own] += bone[own] @ coefficients
+    return u.astype(np.float64)
 
 
 def rows(basis: NDArray[np.float32], direction: NDArray) -> NDArray[np.float32]:

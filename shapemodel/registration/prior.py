@@ -29,11 +29,14 @@ def spread(points: Points, count: int) -> NDArray[np.int64]:
     chosen = np.zeros(count, dtype=np.int64)
     if count == 0:
         return chosen
-    chosen[0] = int(np.argmax(((points - points.mean(0)) ** 2).sum(1)))
-    nearest = ((points - points[chosen[0]]) ** 2).sum(1)
+    x = points - points.mean(0)
+    square = (x**2).sum(1)
+    chosen[0] = int(np.argmax(square))
+    nearest = np.full(len(x), np.inf)
     for i in range(1, count):
+        last = x[chosen[i - 1]]
+        np.minimum(nearest, square - 2.0 * (x @ last) + last @ last, out=nearest)
         chosen[i] = int(np.argmax(nearest))
-        np.minimum(nearest, ((points - points[chosen[i]]) ** 2).sum(1), out=nearest)
     return chosen
 
 

@@ -44,6 +44,7 @@ class RegistrationSettings:
     soft_template, soft_target : points a bone in the soft assignment
     soft_sigma : its widths, mm, each held for ``soft_steps`` steps
     soft_outlier : fraction of points taken to have no partner
+    coarse_rank : modes of the thorax-wide field, widest first, in the soft assignment and in coarse steps
     coarse_steps, coarse_nodes : joint Gauss-Newton steps on the first so many nodes a bone
     anchor_steps : joint steps before which ends and places of shafts of ribs are looked for; between them they stay
     cut_steps : the first joint steps, in which what lies beyond the cut of a rib has no partner
@@ -64,18 +65,19 @@ class RegistrationSettings:
     soft_sigma: tuple[float, ...] = (14.0, 10.0, 7.0, 5.0, 3.5)
     soft_steps: int = 7
     soft_outlier: float = 0.1
+    coarse_rank: int = 84
     coarse_steps: int = 11
     coarse_nodes: int = 160
-    anchor_steps: tuple[int, ...] = (0, 3, 7, 11)
+    anchor_steps: tuple[int, ...] = (0, 6)
     cut_steps: int = 4
-    doubt: float = 0.7
+    doubt: float = 0.55
     joint_steps: int = 3
-    bone_steps: int = 8
+    bone_steps: int = 5
     sigma_normal: tuple[float, float] = (3.0, 0.25)
     sigma_tangent: tuple[float, float] = (20.0, 200.0)
     backward: float = 0.5
     backward_samples: int = 120
-    fine_steps: int = 4
+    fine_steps: int = 3
     fine_sigma: float = 0.4
     fine_tangent: float = 0.6
     contact_rounds: int = 4
