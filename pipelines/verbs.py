@@ -233,15 +233,15 @@ def mean(fitted: ShapeModel) -> Mesh:
 
 
 def with_bases(models: Mapping[str, ShapeModel], reference: Mesh | None = None) -> dict[str, ShapeModel]:
-    """The models with their healed means, on which every export of theirs is made fit for use.
+    """The models with their means and first modes healed, on which every export of theirs is made fit for use.
 
     ``reference`` is the template that the models' subjects were registered with, if it is at hand: a mean follows it
     where nothing else helps.
     """
-    from shapemodel.ready import clean_base
+    from shapemodel.ready import healed
 
     template = None if reference is None else reference.vertices
-    return {group: replace(m, base=clean_base(m, template)) for group, m in models.items()}
+    return {group: healed(m, template) for group, m in models.items()}
 
 
 def finisher(fitted: ShapeModel) -> Finisher:

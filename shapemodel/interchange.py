@@ -49,6 +49,8 @@ def save_model(model: ShapeModel, path: str | Path) -> Path:
             own.create_dataset("reference", data=model.reference.vertices, track_times=False)
             if model.base is not None:
                 own.create_dataset("base", data=model.base, track_times=False)
+            if model.healing is not None:  # most vertices need nothing
+                own.create_dataset("healing", data=model.healing, track_times=False, compression="gzip", shuffle=True)
             for name in sorted(model.covariates):
                 own.create_dataset(f"covariates/{name}", data=model.covariates[name], track_times=False)
 
@@ -76,11 +78,17 @@ def load_model(path: str | Path) -> ShapeModel:
         basis = f["model/pcaBasis"][()]
         arrays = {k: own[k][()] for k in OWN_ARRAYS}
         reference = Mesh(own["reference"][()], f["representer/cells"][()].T, own["bone"][()])
-        base = own["base"][()] if "base" in own else None
+        base, healing = (own[name][()] if name in own else None for name in ("base", "healing"))
         covariates = {k: own["covariates"][k][()] for k in own["covariates"]} if "covariates" in own else {}
     modes = np.ascontiguousarray(basis.T.reshape(basis.shape[1], -1, 3), np.float32)
     return ShapeModel(
-        reference=reference, modes=modes, covariates=covariates, base=base, **arrays, **_from_header(meta)
+        reference=reference,
+        modes=modes,
+        covariates=covariates,
+        base=base,
+        healing=healing,
+        **arrays,
+        **_from_header(meta),
     )
 
 

@@ -57,6 +57,8 @@ class ShapeModel:
     metadata : JSON-able facts (settings, posture, hash of the cohort, format)
     base : (V, 3) mm, the mean healed so that it passes the gate of exported shapes (:mod:`shapemodel.ready`), which
         spares every query that work; None when it was not made
+    healing : (k, 2, d, V, 3) mm float32, what shapes below and above the mean along the first k modes needed besides,
+        at the d distances of :data:`shapemodel.ready.HEALED_SD`; None when it was not made
     """
 
     reference: Mesh
@@ -75,6 +77,7 @@ class ShapeModel:
     group: str = "pooled"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     base: Points | None = None
+    healing: NDArray[np.float32] | None = None
 
     @property
     def n_subjects(self) -> int:
@@ -153,6 +156,7 @@ class ShapeModel:
             variances=self.variances[:k],
             scores=self.scores[:, :k],
             noise=self.noise + dropped,
+            healing=None if self.healing is None else self.healing[:k],
         )
 
     def mesh(self, vertices: Points) -> Mesh:

@@ -1,13 +1,15 @@
 """Ready for use: any shape of a model, made to pass the gate of exported shapes, and what that cost.
 
-The work is done once, on the mean: :func:`clean_base` heals it, and the model carries the result. A vertex that had to
-slide on the mean then takes the same place between the same neighbours on every other shape, and one that gave way
-at a joint gives way by as much; what a shape brings of its own is cleared with the healed mean as its base.
+The work is done once, on the mean and on both sides of the first modes: :func:`healed` does it, and the model carries
+the result. A vertex that had to slide on the mean takes the same place between the same neighbours on every other
+shape, and one that gave way at a joint gives way by as much; along a mode, what the shapes at one and two standard
+deviations needed beyond that is given in proportion. What a shape brings of its own is cleared with the healed mean as
+its base.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,15 @@ from shapemodel.meshquality import SHAPE_GATE, Gate, Verdict, assess
 from shapemodel.model import ShapeModel
 from shapemodel.reasons import InputError
 from shapemodel.repair import heal, off_surface, settle
+
+HEALED_MODES = 5
+"""Modes that are healed beforehand: those that people ask for percentiles of."""
+
+HEALED_SD = (1.0, 2.0)
+"""Standard deviations at which they are; between them, and from the mean on, what was moved is taken in proportion."""
+
+MOST_SD = 3.0
+"""Beyond this a shape is given no more than here: nothing was seen of what it needs."""
 
 UNMOVED_MM = 1e-6
 """A vertex that healing moved by less is where it was: below what a deck's decimals tell."""
@@ -61,6 +72,22 @@ def clean_base(model: ShapeModel, template: Points | None = None, *, gate: Gate 
     return heal(model.mesh(model.mean), gate, base=template).mesh.vertices
 
 
+def healed(model: ShapeModel, template: Points | None = None, *, gate: Gate = SHAPE_GATE) -> ShapeModel:
+    """The model with its healed mean, and with what its first modes need to pass the gate (``base``, ``healing``)."""
+    bare = replace(model, base=clean_base(model, template, gate=gate), healing=None)
+    finish = Finisher(bare, gate=gate)
+    count = min(HEALED_MODES, model.n_modes)
+    healing = np.zeros((count, 2, len(HEALED_SD), model.n_vertices, 3), np.float32)
+    for k in range(count):
+        for i, sign in enumerate((-1.0, 1.0)):
+            for j, sd in enumerate(HEALED_SD):
+                scores = np.zeros(k + 1)
+                scores[k] = sign * sd
+                asked = model.mesh(model.instance(scores))
+                healing[k, i, j] = finish(asked).mesh.vertices - finish.placed(asked.vertices)
+    return replace(bare, healing=healing)
+
+
 class Finisher:
     """Makes shapes of one model ready; what they share is worked out once."""
 
@@ -71,17 +98,46 @@ class Finisher:
         self.share = _places(model, self.base, self.moved)
         self.offset = self.base[self.moved] - self.share @ model.mean
 
+    def placed(self, vertices: Points) -> Points:
+        """(V, 3) a shape of the model whose vertices lie as healing left them on the mean."""
+        out = vertices.copy()
+        out[self.moved] = self.share @ vertices + self.offset
+        return out
+
     def __call__(self, mesh: Mesh) -> Ready:
         """The shape, ready; its verdict says whether the gate is passed."""
-        start = mesh.vertices.copy()
-        start[self.moved] = self.share @ mesh.vertices + self.offset
-        made = mesh.with_vertices(start)
+        made = mesh.with_vertices(self.placed(mesh.vertices) + self._along_modes(mesh.vertices))
         verdict = assess(made, self.gate)
         if not verdict.passed:
             made, verdict = settle(made, self.base, verdict)
         off = off_surface(made, mesh)
         slid = np.linalg.norm(made.vertices - mesh.vertices, axis=1)
         return Ready(made.with_arrays(healed_mm=off), verdict, off, slid)
+
+    def _along_modes(self, vertices: Points) -> NDArray[np.float32]:
+        """(V, 3) mm that the shapes beside this one along the first modes needed, in proportion to its scores."""
+        total = np.zeros(vertices.shape, np.float32)
+        if self.model.healing is None:
+            return total
+        for k, sides in enumerate(self.model.healing):
+            mode = self.model.modes[k].ravel()
+            score = float(mode @ (vertices - self.model.mean).ravel().astype(np.float32))
+            score /= float(np.sqrt(self.model.variances[k]))
+            for weight, moved in zip(_shares(abs(score)), sides[int(score > 0)], strict=True):
+                if weight:
+                    total += np.float32(weight) * moved
+        return total
+
+
+def _shares(score: float) -> NDArray[np.float64]:
+    """Weights of the shapes at ``HEALED_SD`` for one at ``score``, by straight lines from 0 through them and beyond."""
+    knots = np.array([0.0, *HEALED_SD])
+    x = min(score, MOST_SD)
+    i = int(np.clip(np.searchsorted(knots, x) - 1, 0, len(knots) - 2))
+    t = (x - knots[i]) / (knots[i + 1] - knots[i])
+    out = np.zeros(len(knots))
+    out[i], out[i + 1] = 1.0 - t, t
+    return out[1:]
 
 
 def _places(model: ShapeModel, base: Points, moved: NDArray[np.int64]) -> csr_array:

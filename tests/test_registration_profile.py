@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from shapemodel.mesh import Mesh
 from shapemodel.phantom.tube import tube
-from shapemodel.registration.ends import RIM_MM, RibSurface, join, reach, shafts
+from shapemodel.registration.ends import LEAST_SAMPLES, RIM_MM, RibSurface, join, reach, shafts
 from shapemodel.registration.profile import ROWS, Relief, relief, shift, unlike
-from shapemodel.registration.stations import Course, Places, doubted, of_neighbours
+from shapemodel.registration.stations import Course, Places, doubted, marks, of_neighbours
 
 LENGTH = 200.0
 
@@ -105,3 +105,17 @@ def test_the_cut_of_a_short_piece_does_not_make_its_head_a_cut_too() -> None:
     piece = RibSurface(rod[depth < 3.0], rod[(depth >= 3.0) & (depth < 7.0)])  # the scan ends behind 7 mm
     head, front = reach(shaft, rod, piece).rim
     assert head > RIM_MM[0] > front  # all of the cut is within 8 mm of the head, and belongs to the other end
+
+
+def test_a_piece_too_short_for_a_line_of_its_own_has_no_places() -> None:
+    y = np.linspace(0.0, -120.0, 61)
+    rod, faces = tube(
+        np.column_stack([np.zeros((61, 1)), y, np.zeros(61)]), np.full((61, 2), 4.0), np.array([0, 0, 1.0])
+    )
+    mesh = Mesh(rod, faces, np.full(len(rod), 12, np.uint8))
+    shaft = shafts(mesh, np.array([12]), np.array([-np.inf, np.inf] * 3))
+    points = shaft[0].even(rod)
+    for depth, known in ((7.0, 0), (20.0, 0), (60.0, 1)):  # one and two pieces of a line have no direction of their own
+        piece = RibSurface(points[-points[:, 1] < depth], np.zeros((0, 3)))
+        assert len(piece.real) >= LEAST_SAMPLES
+        assert len(marks(rod, shaft, rod, [piece]).rib) == known

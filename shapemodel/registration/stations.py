@@ -27,6 +27,9 @@ LOOSE_MM = np.array([12.0, 8.0, 1.5])
 """That of the prior of an end in the search for places of the shaft: of one that is cut, of one that is there but does
 not agree with its neighbours, of one that does."""
 
+LEAST_MM = 4 * BIN_MM
+"""A shorter piece of a rib has no line of its own, and no place to find on it."""
+
 PASSES = 2
 """Times that the shifts of the ribs around are taken for the usual ones, and looked about."""
 
@@ -88,14 +91,18 @@ def marks(template: Points, parts: tuple[Shaft, ...], y: Points, targets: Sequen
     The template's own relief and lengths are those before it was deformed: even the smoothest field stretches one
     part of a rib and another not, and squeezes its sections by as much as there is relief.
     """
-    rib = np.array([i for i, t in enumerate(targets) if len(t.real) >= LEAST_SAMPLES], np.int64)
-    ours, theirs, at = [], [], []
-    for i in rib:
-        shaft = parts[i]
+    rib, ours, theirs, at = [], [], [], []
+    for i, (shaft, target) in enumerate(zip(parts, targets, strict=True)):
+        if len(target.real) < LEAST_SAMPLES:
+            continue
+        arc = centreline(shaft, y[shaft.ids]).lengthwise(target.real)[0]
+        if np.ptp(arc) < LEAST_MM:
+            continue
         own = template[shaft.ids]
         points = shaft.even(own)
+        rib.append(i)
         ours.append(course(points, centreline(shaft, own).lengthwise(points)[0]))
-        theirs.append(course(targets[i].real, centreline(shaft, y[shaft.ids]).lengthwise(targets[i].real)[0]))
+        theirs.append(course(target.real, arc))
         place = ours[-1].line.lengthwise(template[shaft.stations].reshape(-1, 3))[0]
         at.append(place.reshape(shaft.stations.shape).mean(1) - ours[-1].ends[0])
     maps = tuple(
@@ -107,7 +114,7 @@ def marks(template: Points, parts: tuple[Shaft, ...], y: Points, targets: Sequen
         )
         for side in (ours, theirs)
     )
-    return Marks(rib, tuple(ours), tuple(theirs), (maps[0], maps[1]), np.array(at))
+    return Marks(np.array(rib, np.int64), tuple(ours), tuple(theirs), (maps[0], maps[1]), np.array(at))
 
 
 @dataclass(frozen=True)
