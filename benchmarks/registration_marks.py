@@ -55,7 +55,9 @@ def mapped(courses: Walked) -> Relief:
     """The relief of all ribs of a person."""
     rib = np.repeat(np.arange(len(courses)), [len(c.arc) for c in courses.values()])
     arc = np.concatenate([c.arc - c.ends[0] for c in courses.values()])
-    return relief(rib, arc, np.concatenate([c.across for c in courses.values()]), len(courses))
+    return relief(
+        rib, arc, np.concatenate([c.across for c in courses.values()]), np.array([c.length for c in courses.values()])
+    )
 
 
 def at_places(one: NDArray[np.float64], other: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from shapemodel.reasons import StudyError
 from shapemodel.registration import Prepared
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.prepare import sound
+from shapemodel.registration.target import open_vertices
 
 FAIR_MM = 1.6
 """Mean error of an undisturbed subject under these settings (see test_registration)."""
@@ -85,6 +86,14 @@ def test_empty_bone_counts_as_absent(prepared: Prepared, target: Mesh, left: int
     assert error(fitted.vertices, prepared.mesh)[~mine].mean() < FAIR_MM
     assert fitted.bones[6].visible_fraction < 0.05
     assert np.isfinite(fitted.vertices).all()
+
+
+def test_triangles_that_hang_on_a_surface_make_no_rim() -> None:
+    v, f = tube(rib_path(5, 1.0, 20), np.full((20, 2), 4.0), 10)
+    fins = np.column_stack([f[10:20, 0], f[10:20, 1], f[60:70, 2]])
+    assert not open_vertices(np.vstack([f, f[30:35], fins]), len(v)).any()
+    holed = open_vertices(np.vstack([np.delete(f, 100, axis=0), f[30:35], fins]), len(v))
+    assert set(np.flatnonzero(holed)) == set(f[100].tolist())  # a hole is one all the same
 
 
 def test_flat_and_doubled_triangles_are_survived(prepared: Prepared, target: Mesh) -> None:

@@ -68,9 +68,18 @@ def neighbour_matrix(faces: NDArray[np.int64], n: int) -> sp.csr_matrix:
 
 
 def open_vertices(faces: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
-    """(n,) vertices on an edge that has one face only."""
-    i, j = (np.concatenate([faces[:, k] for k in order]) for order in ((0, 1, 2), (1, 2, 0)))
-    key = np.sort(np.minimum(i, j) * n + np.maximum(i, j))
+    """(n,) vertices on an edge that has one face only; triangles that merely hang on an edge of two others are none."""
+    edges = edge_keys(faces, n)
+    key = np.sort(edges, axis=None)
+    many = key[2:][key[2:] == key[:-2]]
+    if len(many):
+        hung = np.isin(edges, many).any(1)
+        once = np.unique(np.sort(faces[hung], axis=1), axis=0)  # doubled triangles count once
+        suspect = edge_keys(once, n)
+        key = np.sort(np.concatenate([edges[~hung].ravel(), suspect.ravel()]))
+        around = np.searchsorted(key, suspect, "right") - np.searchsorted(key, suspect, "left")
+        kept = suspect[(around.max(1) < 3) | (around.min(1) > 1)]
+        key = np.sort(np.concatenate([edges[~hung].ravel(), kept.ravel()]))
     new = np.ones(len(key) + 1, dtype=bool)
     np.not_equal(key[1:], key[:-1], out=new[1:-1])
     single = key[new[1:] & new[:-1]]
@@ -78,6 +87,12 @@ def open_vertices(faces: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
     out[single // max(n, 1)] = True
     out[single % max(n, 1)] = True
     return out
+
+
+def edge_keys(faces: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """(F, 3) one number for each edge of each triangle, the same in both directions, of ``n`` vertices."""
+    i, j = faces, faces[:, [1, 2, 0]]
+    return np.asarray(np.minimum(i, j) * n + np.maximum(i, j))
 
 
 def find_fov(mesh: Mesh, border: NDArray[np.bool_]) -> NDArray[np.float64]:
