@@ -129,7 +129,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def summary(rows: list[dict[str, str]]) -> str:
     """Table by knob, and the shares that the limits of the flags are judged by."""
     lines = [
-        "case | level | scans | refused | not right | of these unflagged | flagged | ribs | sternum | spine | flags"
+        "case | level | scans | refused | not right | wrong and flagged | right and not flagged | "
+        "ribs | sternum | spine | flags"
     ]
     for name in CASES:
         own = [r for r in rows if r["case"] == name]
@@ -154,12 +155,12 @@ def _cells(own: list[dict[str, str]]) -> list[str]:
         values = [float(r[column]) for r in own if r[column] not in ("", "nan")]
         return f"{np.mean(values):.3f}" if values else "-"
 
-    wrong = [r for r in own if r["not_right"]]
+    wrong, right = ([r for r in own if bool(r["not_right"] or r["refused"]) == w] for w in (True, False))
     codes = sorted({c for r in own for c in r["flags"].split()})
     counts = [
         sum(bool(r["refused"]) for r in own),
-        len(wrong),
-        sum(not r["flags"] for r in wrong),
-        sum(bool(r["flags"]) for r in own),
+        sum(bool(r["not_right"]) for r in own),
+        f"{sum(bool(r['flags'] or r['refused']) for r in wrong)} of {len(wrong)}",
+        f"{sum(not r['flags'] for r in right)} of {len(right)}",
     ]
     return [*map(str, counts), mean("ribs"), mean("sternum"), mean("spine"), " ".join(codes) or "-"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+from scipy import ndimage as ndi
 from skimage.measure import euler_number
 
 from shapemodel.anatomy import OTHER_BONE, rib, vertebra
 from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.pipeline import _with_rim
-from shapemodel.labels.solid import fill_cups, solid_plate
+from shapemodel.labels.solid import fill_cups, keep_largest, solid_plate
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
 
@@ -140,3 +141,16 @@ def test_the_tip_of_a_shoulder_blade_is_no_piece_of_the_rib():
     out = drop_outliers(labels, work, [RIB])
     assert not out[:, 20:].any()
     assert (out[8:12, 10:18, 53:70] == RIB).all()
+
+
+def test_what_closes_a_handle_leaves_the_bone_in_one_piece() -> None:
+    """A sponge of which filled voxels touched the rest by edges alone."""
+    rng = np.random.default_rng(218)
+    sponge = ndi.gaussian_filter(rng.random((14, 24, 24)), 1.2) > 0.51
+    labels = np.zeros(sponge.shape, np.uint8)
+    inside = keep_largest(np.pad(sponge[1:-1, 1:-1, 1:-1] & keep_largest(sponge)[1:-1, 1:-1, 1:-1], 1))
+    labels[inside] = RIB
+    close_handles(labels, [RIB], np.zeros(labels.shape, bool), SPACING)
+    assert (labels[inside] == RIB).all()
+    assert (labels == RIB).sum() > inside.sum()
+    assert ndi.label(labels == RIB)[1] == 1

@@ -11,6 +11,7 @@ from scipy import ndimage as ndi
 
 from shapemodel.anatomy import VERTEBRAE
 from shapemodel.labels.morphology import shut
+from shapemodel.labels.solid import keep_largest
 from shapemodel.mask import Mask, Spacing
 
 RADII_MM = (2.0, 4.0)
@@ -37,7 +38,8 @@ def close_handles(labels: NDArray[np.uint8], keys: list[int], keep_out: Mask, sp
             if missing <= 0:
                 break
             missing -= _fill(own, free, radius, missing, spacing)
-        labels[wide][own & free] = key
+        # what fills a hole and touches the bone by edges alone would be a piece of its own
+        labels[wide][keep_largest(own) & free] = key
     return labels
 
 

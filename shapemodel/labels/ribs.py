@@ -20,8 +20,9 @@ FRONT_OF_CANAL_MM = 55.0
 """The box reaches to the front of the largest body."""
 START_MM = (37.0, 46.0)
 """Sideways range in which a rib is past its tubercle and alone."""
-START_FRONT_MM = 40.0
-"""Rib necks pass 0-30 mm behind the middle of the canal; the first rib of a flat chest starts beside it."""
+START_FRONT_MM, START_BEHIND_MM = 40.0, 52.0
+"""Rib necks pass 0-30 mm behind the middle of the canal, 40 mm on one side of a patient turned by 12 degrees; the first
+rib of a flat chest starts beside it."""
 THICK = 1.35
 """Times the usual volume of a section: the first rib alone has up to 1.3."""
 DOUBLE = 1.8
@@ -60,7 +61,7 @@ def paraspinal(work: Work) -> Mask:
 def find_starts(work: Work, comps: NDArray[np.int32]) -> list[Start]:
     """Starts of ribs among the components ``comps`` (labels on the work grid, 0 outside), both sides."""
     slab = (np.abs(work.lat) >= START_MM[0]) & (np.abs(work.lat) < START_MM[1])
-    slab = slab & (work.ant < START_FRONT_MM) & (work.ant > -40.0) & (comps > 0)
+    slab = slab & (work.ant < START_FRONT_MM) & (work.ant > -START_BEHIND_MM) & (comps > 0)
     solid = fill_planes(slab & (work.hu > work.limits.working), work.spacing, RIB_HOLE_MM2, (2,))
     lab, n = ndi.label(solid)
     if n == 0:
