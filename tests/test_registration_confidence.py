@@ -38,6 +38,8 @@ def test_a_bone_that_is_not_there_is_never_trusted(prepared: Prepared) -> None:
     seen = prepared.index > 0
     fit = judge(prepared, seen, np.zeros(len(seen)), plain(prepared, cut=1.0))[1]
     assert (fit.expected_mm, fit.flagged, fit.visible_fraction) == (ABSENT_MM, True, 0.0)
+    rest = judge(prepared, seen, np.zeros(len(seen)), plain(prepared, cut=0.999, bend=0.0))[1]
+    assert (rest.expected_mm, rest.flagged) == (ABSENT_MM, True)  # nor one of which a thousandth is there
 
 
 def test_bend_is_motion_of_the_bone_s_own_without_its_shift(prepared: Prepared) -> None:

@@ -41,6 +41,9 @@ ROUGH_MM = (0.1, 0.6)
 ABSENT_MM = 10.0
 """Said of a bone that the scan does not show at all: hidden parts are 4-9 mm off on average, whole bones more."""
 
+LEAST_SHOWN = 0.05
+"""A bone of which less than this part of its area is seen is held to be absent: no number of the fit speaks of it."""
+
 LOST_PART, LOST_MM = 0.3, 15.0
 """A bone of which more than this part is not found where it was put was put in a wrong place: up to so many mm are
 added. Ends of processes that are shorter in another person reach 0.25."""
@@ -104,7 +107,7 @@ def expected_error(evidence: Evidence, weights: NDArray[np.float64]) -> NDArray[
     """(B,) mm."""
     misplaced = np.clip((evidence.lost - LOST_PART) / (1.0 - LOST_PART), 0.0, 1.0)
     found = np.exp(evidence.features() @ weights) + LOST_MM * misplaced
-    return np.asarray(np.where(evidence.cut < 1.0, found, ABSENT_MM))
+    return np.asarray(np.where(evidence.cut < 1.0 - LEAST_SHOWN, found, ABSENT_MM))
 
 
 def judge(prepared: Prepared, seen: NDArray[np.bool_], residual: NDArray, evidence: Evidence) -> dict[int, BoneFit]:
