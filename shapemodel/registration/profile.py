@@ -215,12 +215,12 @@ def _paths(like: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.f
     up, down = np.maximum(move, 0.0), np.maximum(-move, 0.0)
     rest = 1.0 - up - down
 
-    def moved(p: NDArray[np.float64], up: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
-        out, higher, lower = p * rest, p * up, p * down
-        out[..., 1:] += higher[..., :-1]
-        out[..., -1] += higher[..., -1]
-        out[..., :-1] += lower[..., 1:]
-        out[..., 0] += lower[..., 0]
+    def moved(p: NDArray[np.float64], above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = p * rest
+        out[..., 1:] += (p * above)[..., :-1]
+        out[..., :-1] += (p * below)[..., 1:]
+        out[..., -1:] += p[..., -1:] * up  # what would leave the range stays at its end
+        out[..., :1] += p[..., :1] * down
         return out
 
     first = np.exp(-0.5 * (SLOPES / SLOPE_SD) ** 2)[:, None]
