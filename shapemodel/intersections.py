@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shapemodel.anatomy import names
-from shapemodel.mesh import Faces, Mesh, Points, face_normals
+from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_normals
 
 DETECTOR = "segment-triangle"
 """Name of this detector, as printed in quality tables."""
@@ -24,6 +24,9 @@ FOLD_COS = -0.9998
 NEAR_PLANE = 1e-6
 """Six times a volume, mm3, below which rounding may decide on which side of a plane a point lies (coordinates are below
 1e4 mm, edges below 100 mm: the error is below 1e-7)."""
+
+UPRIGHT = 1e-3
+"""Cosine of a triangle's normal with that at its corner, below which rounding may decide which way it faces."""
 
 Pairs = NDArray[np.int64]
 
@@ -116,16 +119,41 @@ def intersecting_pairs(vertices: Points, faces: Faces) -> Pairs:
     for one in corners[:3]:  # corner by corner: sums over axes of three numbers take ten times as long
         for other in corners[3:]:
             shared += one == other
-    at_vertex = np.flatnonzero(shared == 1)
+    beside = _side_by_side(vertices, faces).take(near[:, 0])
+    at_vertex = np.flatnonzero((shared == 1) & ~beside)
     at_vertex = at_vertex[_may_cross(vertices, faces, near[at_vertex])]
     hit = shared == 3
     for rows, test in (
         (np.flatnonzero(shared == 0), _cut_apart),
         (at_vertex, _cut_at_vertex),
-        (np.flatnonzero(shared == 2), _cut_at_edge),
+        (np.flatnonzero((shared == 2) & ~beside), _cut_at_edge),
     ):
         hit[rows] = test(vertices, faces[near[rows, 0]], faces[near[rows, 1]])
     return _in_order(near[hit])
+
+
+def _side_by_side(vertices: Points, faces: Faces) -> NDArray[np.bool_]:
+    """(F,) whether a triangle cannot cut any that shares a corner with it.
+
+    So it is where, at each of its corners, all triangles face the corner's way and go round it once: seen along the
+    normal there they lie beside each other and nowhere on top. Most of a mesh is like that, and need not be tested.
+    """
+    normals, corner = face_normals(vertices, faces), vertex_normals(vertices, faces)
+    own = [[x.take(faces[:, k]) for k in range(3)] for x in np.ascontiguousarray(vertices.T)]
+    nx, ny, nz = np.ascontiguousarray(normals.T)
+    ux, uy, uz = np.ascontiguousarray(corner.T)
+    length = np.sqrt(nx * nx + ny * ny + nz * nz)
+    turned, bad = np.zeros(len(vertices)), np.zeros(len(vertices), dtype=bool)
+    for k in range(3):
+        at = faces[:, k]
+        vx, vy, vz = ux.take(at), uy.take(at), uz.take(at)
+        (ax, bx), (ay, by), (az, bz) = ((x[(k + 1) % 3] - x[k], x[(k + 2) % 3] - x[k]) for x in own)
+        up = nx * vx + ny * vy + nz * vz
+        flat = ax * bx + ay * by + az * bz - (ax * vx + ay * vy + az * vz) * (bx * vx + by * vy + bz * vz)
+        turned += np.bincount(at, np.arctan2(up, flat), minlength=len(vertices))
+        bad[at[up <= UPRIGHT * length]] = True
+    good = ~bad & (np.abs(turned - 2 * np.pi) < 1e-3)
+    return np.asarray(good[faces[:, 0]] & good[faces[:, 1]] & good[faces[:, 2]])
 
 
 def _may_cross(vertices: Points, faces: Faces, pairs: Pairs) -> NDArray[np.bool_]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gpytoolbox
 import numpy as np
 import pytest
 
+from shapemodel import intersections
 from shapemodel.intersections import find_intersections, intersecting_pairs
 from shapemodel.mesh import Mesh, join
 from shapemodel.meshquality import SHAPE_GATE, TEMPLATE_GATE, Material, assess, open_edges, table_text, triangle_metrics
@@ -106,8 +108,6 @@ def test_detector_at_shared_vertices_and_edges() -> None:
 
 def test_the_quick_look_at_planes_leaves_out_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neighbours that share a vertex are first asked on which side of each other's plane they lie."""
-    from shapemodel import intersections
-
     v, f = sphere((0, 0, 0), 20)
     v = v + np.random.default_rng(3).normal(0, 1.5, v.shape)  # edges are 3 mm: many neighbours cut
     quick = intersecting_pairs(v, f)
@@ -122,3 +122,22 @@ def test_clean_surface_has_none() -> None:
     found = find_intersections(mesh)
     assert len(found.pairs) == 0
     assert found.describe().startswith("no intersecting")
+
+
+def test_leaving_out_triangles_that_lie_beside_each_other_leaves_out_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On smooth, rough, folded and open surfaces the same pairs are found as when every pair is tested."""
+    v, f = gpytoolbox.icosphere(3)
+    rng = np.random.default_rng(4)
+    tip = v[:, 2] > 0.8
+    shapes = [v, v + 0.08 * rng.normal(size=v.shape), np.where(tip[:, None], v * [1, 1, 0.2], v), v * [1, 1, -1]]
+    shapes.append(np.where(tip[:, None], v[:, [1, 0, 2]], v))
+    parts = [f.astype(np.int64), np.sort(rng.choice(len(f), 700, replace=False))]
+    parts[1] = parts[0][parts[1]]
+    quick = [intersections.intersecting_pairs(x, own) for x in shapes for own in parts]
+    beside = [intersections._side_by_side(x, parts[0]).mean() for x in shapes]
+    monkeypatch.setattr(intersections, "_side_by_side", lambda _, faces: np.zeros(len(faces), bool))
+    for found, x_own in zip(quick, [(x, own) for x in shapes for own in parts], strict=True):
+        np.testing.assert_array_equal(found, intersections.intersecting_pairs(*x_own))
+    assert beside[0] == 1.0
+    assert max(len(found) for found in quick) > 100
+    assert min(beside[1:]) < 0.9
