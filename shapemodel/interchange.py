@@ -80,7 +80,7 @@ def load_model(path: str | Path) -> ShapeModel:
         reference = Mesh(own["reference"][()], f["representer/cells"][()].T, own["bone"][()])
         base, healing = (own[name][()] if name in own else None for name in ("base", "healing"))
         covariates = {k: own["covariates"][k][()] for k in own["covariates"]} if "covariates" in own else {}
-    modes = np.ascontiguousarray(basis.T.reshape(basis.shape[1], -1, 3), np.float32)
+    modes = np.ascontiguousarray(basis.T.reshape(basis.shape[1], len(basis) // 3, 3), np.float32)
     return ShapeModel(
         reference=reference,
         modes=modes,

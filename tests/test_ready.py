@@ -172,6 +172,9 @@ def test_what_modes_need_is_found_once_and_given_in_proportion(tmp_path) -> None
     assert back.healing is not None
     assert back.healing.shape == (3, 2, len(HEALED_SD), len(template), 3)
     assert back.truncate(1).healing.shape[0] == 1
+    alone = load_model(save_model(back.truncate(0), tmp_path / "mean.h5"))  # a model that only has its mean
+    assert alone.n_modes == 0
+    assert Finisher(alone)(alone.mesh(alone.mean)).verdict.passed
     quick, slow = Finisher(back), Finisher(bare)
     for sd in HEALED_SD:
         asked = back.mesh(back.instance([-sd]))
