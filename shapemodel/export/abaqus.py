@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shapemodel.export.deck import Deck
 from shapemodel.export.rows import formatted, listed
@@ -31,7 +32,12 @@ def nodes_text(deck: Deck) -> str:
 
 
 def _nodes(deck: Deck) -> list[str]:
-    return [*_comments(deck), "*NODE", formatted("%d, %.8f, %.8f, %.8f", deck.node_ids, deck.nodes)]
+    return [*_comments(deck), "*NODE", node_rows(deck.node_ids, deck.nodes)]
+
+
+def node_rows(ids: NDArray[np.int64], nodes: NDArray[np.float64]) -> str:
+    """Lines of a ``*NODE`` block."""
+    return formatted("%d, %.8f, %.8f, %.8f", ids, nodes)
 
 
 def _sections(deck: Deck) -> list[str]:

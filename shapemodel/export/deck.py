@@ -68,6 +68,16 @@ class DeckInfo:
     units: Units = "mm-kg-ms"
     material: Material = field(default_factory=Material)
 
+    def header(self, elements: str) -> list[str]:
+        """Lines for the comment at the top of a deck; ``elements`` says how its elements are meant."""
+        force = "kN, GPa" if self.units == "mm-kg-ms" else "N, MPa"
+        return [
+            f"shapemodel: {self.title}",
+            f"units {self.units} ({force}); frame LPS: x to the patient's left, y to the back, z to the head",
+            elements,
+            *self.notes,
+        ]
+
 
 @dataclass(frozen=True)
 class Part:
@@ -103,13 +113,7 @@ class Deck:
 
     def header(self) -> list[str]:
         """Lines for the comment at the top of a deck."""
-        force = "kN, GPa" if self.info.units == "mm-kg-ms" else "N, MPa"
-        return [
-            f"shapemodel: {self.info.title}",
-            f"units {self.info.units} ({force}); frame LPS: x to the patient's left, y to the back, z to the head",
-            "shell nodes lie on the outer bone surface; the thickness lies inside",
-            *self.info.notes,
-        ]
+        return self.info.header("shell nodes lie on the outer bone surface; the thickness lies inside")
 
     def groups(self) -> dict[str, list[Part]]:
         """Parts by region, for part sets: ribs left, ribs right, sternum, spine."""

@@ -28,8 +28,12 @@ def deck_text(deck: Deck, include: str | None = None) -> str:
 
 def _nodes(deck: Deck) -> list[str]:
     head = "$#   nid               x               y               z      tc      rc"
-    body = formatted("%8d%16.8f%16.8f%16.8f       0       0", deck.node_ids, deck.nodes)
-    return ["*KEYWORD", *_comments(deck), "*NODE", head, body]
+    return ["*KEYWORD", *_comments(deck), "*NODE", head, node_rows(deck.node_ids, deck.nodes)]
+
+
+def node_rows(ids: NDArray[np.int64], nodes: NDArray[np.float64]) -> str:
+    """Lines of a ``*NODE`` block."""
+    return formatted("%8d%16.8f%16.8f%16.8f       0       0", ids, nodes)
 
 
 def _comments(deck: Deck) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shapemodel.export.deck import Deck
 from shapemodel.export.rows import formatted
@@ -55,7 +56,12 @@ def _shells(deck: Deck) -> str:
 
 
 def _grid(deck: Deck) -> list[str]:
-    return [formatted(f"GRID*   %16d{'':16s}%16.8f%16.8f\n*       %16.8f", deck.node_ids, deck.nodes)]
+    return [node_rows(deck.node_ids, deck.nodes)]
+
+
+def node_rows(ids: NDArray[np.int64], nodes: NDArray[np.float64]) -> str:
+    """GRID cards."""
+    return formatted(f"GRID*   %16d{'':16s}%16.8f%16.8f\n*       %16.8f", ids, nodes)
 
 
 def _properties(deck: Deck) -> list[str]:

@@ -6,15 +6,19 @@ material is the deck's cortical bone and stands for the whole: replace it, solid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shapemodel.export import abaqus as abaqus_file
+from shapemodel.export import lsdyna as lsdyna_file
+from shapemodel.export import nastran as nastran_file
 from shapemodel.export.deck import DeckInfo, numbers, part_name
 from shapemodel.export.nastran import CONTROL, real
+from shapemodel.export.rows import formatted
 from shapemodel.files import replacing
 from shapemodel.mesh import Points
 from shapemodel.reasons import InputError
@@ -38,13 +42,7 @@ class SolidDeck:
 
     def header(self) -> list[str]:
         """Lines for the comment at the top."""
-        force = "kN, GPa" if self.info.units == "mm-kg-ms" else "N, MPa"
-        return [
-            f"shapemodel: {self.info.title}",
-            f"units {self.info.units} ({force}); frame LPS: x to the patient's left, y to the back, z to the head",
-            "10-node tetrahedra with straight edges; one material, replace it",
-            *self.info.notes,
-        ]
+        return self.info.header("10-node tetrahedra with straight edges; one material, replace it")
 
 
 def make_solid_deck(shape: SolidShape, info: DeckInfo | None = None) -> SolidDeck:
@@ -73,15 +71,9 @@ def write_solid_deck(shape: SolidShape, path: str | Path, info: DeckInfo | None 
 def abaqus(deck: SolidDeck) -> str:
     """Abaqus: C3D10."""
     m, units = deck.info.material, deck.info.units
-    rows = zip(deck.node_ids.tolist(), deck.nodes.tolist(), strict=True)
-    lines = [
-        *(f"** {t}" for t in deck.header()),
-        "*NODE",
-        *(f"{i}, {x:.8f}, {y:.8f}, {z:.8f}" for i, (x, y, z) in rows),
-    ]
+    lines = [*(f"** {t}" for t in deck.header()), "*NODE", abaqus_file.node_rows(deck.node_ids, deck.nodes)]
     for _, pid, name in deck.parts:
-        lines.append(f"*ELEMENT, TYPE=C3D10, ELSET={name}")
-        lines += [", ".join(map(str, (e, *n))) for e, n in _of(deck, pid)]
+        lines += [f"*ELEMENT, TYPE=C3D10, ELSET={name}", formatted(", ".join(["%d"] * 11), *_of(deck, pid))]
     lines += ["*MATERIAL, NAME=BONE", "*ELASTIC", f"{m.stress(m.young_pa, units):.8g}, {m.poisson:.4g}"]
     lines += ["*DENSITY", f"{m.density(units):.8g}"]
     lines += [f"*SOLID SECTION, ELSET={name}, MATERIAL=BONE" for _, _, name in deck.parts]
@@ -92,14 +84,8 @@ def lsdyna(deck: SolidDeck) -> str:
     """LS-DYNA: *ELEMENT_SOLID in two cards (number and part, then ten nodes), *SECTION_SOLID, elastic material."""
     m, units = deck.info.material, deck.info.units
     lines = ["*KEYWORD", *(f"$ {t}" for t in deck.header()), "*NODE"]
-    lines += [
-        f"{i:8d}{x:16.8f}{y:16.8f}{z:16.8f}{0:8d}{0:8d}"
-        for i, (x, y, z) in zip(deck.node_ids.tolist(), deck.nodes.tolist(), strict=True)
-    ]
-    lines.append("*ELEMENT_SOLID")
-    for _, pid, _name in deck.parts:
-        for e, n in _of(deck, pid):
-            lines += [f"{e:8d}{pid:8d}", "".join(f"{k:8d}" for k in n)]
+    lines += [lsdyna_file.node_rows(deck.node_ids, deck.nodes), "*ELEMENT_SOLID"]
+    lines += [formatted(f"%8d{pid:8d}\n{'%8d' * 10}", *_of(deck, pid)) for _, pid, _name in deck.parts]
     lines += ["*MAT_ELASTIC_TITLE", "bone", f"{1:10d}{m.density(units):10.3E}{m.stress(m.young_pa, units):10.4f}"]
     lines[-1] += f"{m.poisson:10.4f}"
     for _, pid, name in deck.parts:
@@ -112,12 +98,9 @@ def nastran(deck: SolidDeck) -> str:
     """Nastran: CTETRA with ten nodes, PSOLID, MAT1."""
     m, units = deck.info.material, deck.info.units
     lines = [*(f"$ {t}" for t in deck.header()), *CONTROL, "BEGIN BULK"]
-    for i, (x, y, z) in zip(deck.node_ids.tolist(), deck.nodes.tolist(), strict=True):
-        lines += [f"GRID*   {i:16d}{'':16s}{x:16.8f}{y:16.8f}", f"*       {z:16.8f}"]
+    lines.append(nastran_file.node_rows(deck.node_ids, deck.nodes))
     for _, pid, _name in deck.parts:
-        for e, n in _of(deck, pid):
-            lines.append(f"CTETRA  {e:8d}{pid:8d}" + "".join(f"{k:8d}" for k in n[:6]))
-            lines.append(" " * 8 + "".join(f"{k:8d}" for k in n[6:]))
+        lines.append(formatted(f"CTETRA  %8d{pid:8d}{'%8d' * 6}\n{'':8s}{'%8d' * 4}", *_of(deck, pid)))
     young, density = real(m.stress(m.young_pa, units)), real(m.density(units))
     lines.append(f"MAT1    {1:8d}{young}{'':8s}{real(m.poisson)}{density}")
     for _, pid, name in deck.parts:
@@ -125,9 +108,10 @@ def nastran(deck: SolidDeck) -> str:
     return "\n".join([*lines, "ENDDATA", ""])
 
 
-def _of(deck: SolidDeck, pid: int) -> list[tuple[int, Sequence[int]]]:
-    own = np.flatnonzero(deck.element_pid == pid)
-    return list(zip(deck.element_ids[own].tolist(), deck.elements[own].tolist(), strict=True))
+def _of(deck: SolidDeck, pid: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers (n,) and nodes (n, 10) of the elements of a part."""
+    own = deck.element_pid == pid
+    return deck.element_ids[own], deck.elements[own]
 
 
 WRITERS: dict[str, Callable[[SolidDeck], str]] = {".k": lsdyna, ".inp": abaqus, ".bdf": nastran}
