@@ -116,7 +116,7 @@ class ShapeModel:
     def scores_of(self, vertices: Points) -> NDArray[np.float64]:
         """(K,) scores of a complete shape in the model's frame (projection)."""
         flat = (np.asarray(vertices, np.float64) - self.mean).ravel()
-        return np.asarray(self.modes.reshape(self.n_modes, -1) @ flat / np.sqrt(self.variances), np.float64)
+        return np.asarray(self.modes.reshape(self.n_modes, len(flat)) @ flat / np.sqrt(self.variances), np.float64)
 
     def sample(self, count: int, *, seed: int) -> NDArray[np.float64]:
         """(count, V, 3) random shapes of the group."""
@@ -227,8 +227,6 @@ def kept_modes(variances: NDArray[np.float64], total: float) -> int:
 
 def _all_scores(model: ShapeModel, vertices: NDArray[Any]) -> NDArray[np.float64]:
     """(n, K) scores of these completed shapes."""
-    if not model.n_modes:
-        return np.zeros((len(vertices), 0))
     return np.stack([model.scores_of(x) for x in vertices])
 
 

@@ -117,12 +117,11 @@ class Finisher:
     def _along_modes(self, vertices: Points) -> NDArray[np.float32]:
         """(V, 3) mm that the shapes beside this one along the first modes needed, in proportion to its scores."""
         total = np.zeros(vertices.shape, np.float32)
-        if self.model.healing is None:
+        healing = self.model.healing
+        if healing is None:
             return total
-        for k, sides in enumerate(self.model.healing):
-            mode = self.model.modes[k].ravel()
-            score = float(mode @ (vertices - self.model.mean).ravel().astype(np.float32))
-            score /= float(np.sqrt(self.model.variances[k]))
+        scores = self.model.truncate(len(healing)).scores_of(vertices).tolist()
+        for score, sides in zip(scores, healing, strict=True):
             for weight, moved in zip(_shares(abs(score)), sides[int(score > 0)], strict=True):
                 if weight:
                     total += np.float32(weight) * moved
