@@ -9,7 +9,8 @@ import gpytoolbox
 import numpy as np
 import pytest
 
-from shapemodel.clearing import clear
+from shapemodel import repair
+from shapemodel.clearing import Cleared, clear
 from shapemodel.interchange import load_model, save_model
 from shapemodel.intersections import find_again, find_intersections
 from shapemodel.mesh import Mesh, join
@@ -89,6 +90,17 @@ def test_what_cuts_gives_way_and_the_rest_stays() -> None:
     far = np.abs(shape.vertices[:, 0]) > 18
     assert (done.mesh.vertices[far] == shape.vertices[far]).all()
     assert (done.mesh.faces == shape.faces).all()
+
+
+def test_bones_that_clearing_leaves_cutting_are_pushed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the base itself has hardly a gap: here clearing is made to do nothing."""
+    base = pair()
+    shape = base.with_vertices(base.vertices + closing(base))
+    monkeypatch.setattr(repair, "clear", lambda mesh, *_, **__: Cleared(mesh, np.zeros(len(mesh.vertices)), 0, 1))
+    done, verdict = repair.settle(shape, base.vertices, assess(shape))
+    assert verdict.passed
+    assert assess(done).passed
+    assert np.linalg.norm(done.vertices - shape.vertices, axis=1).max() < 1.0  # 0.4 mm overlap, both bones give way
 
 
 def test_a_clean_shape_is_not_touched() -> None:
