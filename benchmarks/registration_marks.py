@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -23,8 +24,7 @@ from shapemodel.mesh import Mesh
 from shapemodel.phantom.shape import anatomy, surface
 from shapemodel.phantom.subject import Subject, draw_population
 from shapemodel.registration.ends import STATIONS, Shaft, shafts
-from shapemodel.registration.profile import Relief, relief
-from shapemodel.registration.stations import Course, Marks, course, stations
+from shapemodel.registration.stations import Markings, Marks, read, stations
 from shapemodel.registration.target import draw
 
 NEAR = 0.015
@@ -33,31 +33,25 @@ NEAR = 0.015
 MARKS = np.array([1.0, 2.0])
 """Landmark coordinates of the phantom's tubercle and angle."""
 
-SAMPLES = (3000, 4000)
+SAMPLES = (12000, 8000)
 """Points on a rib of the first and of the second person: never the same ones, whose noise would match."""
 
-Walked = dict[int, Course]
 
-
-def walked(person: Subject, shaft: dict[int, Shaft], count: int) -> tuple[Walked, dict[int, NDArray[np.float64]]]:
-    """The course of every rib, by label, from ``count`` points on it; and the share of the length of its vertices."""
+def walked(person: Subject, shaft: dict[int, Shaft], count: int) -> tuple[Markings, list[NDArray[np.float64]]]:
+    """The markings of all ribs from ``count`` points on each; and the share of its rib's length of each vertex."""
     mesh = surface(person)
-    out, share = {}, {}
+    points, arcs = [], []
     for label, s in shaft.items():
         v, f, _ = mesh.select(label)
         face, bary = draw(v, f, count)
-        out[label] = course(np.einsum("mk,mkd->md", bary, v[f[face]]), np.einsum("mk,mk->m", bary, s.along[f[face]]))
-        share[label] = (out[label].line.lengthwise(v)[0] - out[label].ends[0]) / out[label].length
-    return out, share
-
-
-def mapped(courses: Walked) -> Relief:
-    """The relief of all ribs of a person."""
-    rib = np.repeat(np.arange(len(courses)), [len(c.arc) for c in courses.values()])
-    arc = np.concatenate([c.arc - c.ends[0] for c in courses.values()])
-    return relief(
-        rib, arc, np.concatenate([c.across for c in courses.values()]), np.array([c.length for c in courses.values()])
-    )
+        points.append(np.einsum("mk,mkd->md", bary, v[f[face]]))
+        arcs.append(np.einsum("mk,mk->m", bary, s.along[f[face]]))
+    found = read(points, arcs)
+    share = [
+        (c.line.lengthwise(mesh.select(label)[0])[0] - c.ends[0]) / c.length
+        for label, c in zip(shaft, found.courses, strict=True)
+    ]
+    return found, share
 
 
 def at_places(one: NDArray[np.float64], other: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,20 +62,15 @@ def at_places(one: NDArray[np.float64], other: NDArray[np.float64], share: NDArr
 def left(one: Subject, other: Subject, shaft: dict[int, Shaft]) -> dict[str, float]:
     """Mean mm that each way of knowing leaves at the stations of all ribs of a pair of people."""
     (a, ours), (b, theirs) = (walked(q, shaft, n) for q, n in zip((one, other), SAMPLES, strict=True))
-    marks = Marks(
-        np.arange(len(a)),
-        tuple(a.values()),
-        tuple(b.values()),
-        (mapped(a), mapped(b)),
-        np.array([STATIONS * c.length for c in a.values()]),
-    )
-    levels = np.array([bone(k).level for k in a])
-    found = stations(marks, [None] * len(a), np.full((len(a), 2), 2), np.ones(len(a)), levels)
+    a = replace(a, at=np.array([STATIONS * c.length for c in a.courses]))
+    marks = Marks(np.arange(len(shaft)), a, b, 1.0)
+    levels = np.array([bone(k).level for k in shaft])
+    found = stations(marks, [None] * len(shaft), np.full((len(shaft), 2), 2), np.ones(len(shaft)), levels)
     off: dict[str, list[float]] = {"even": [], "marks": [], "marks, smooth": [], "found": []}
-    for label, places in zip(a, found, strict=True):
+    for i, (label, places) in enumerate(zip(shaft, found, strict=True)):
         curve = anatomy(one).curves[0 if bone(label).side == "left" else 1, bone(label).level]
         at = curve.landmark_arc(MARKS) / curve.length
-        true, known = (b[label].length * at_places(ours[label], theirs[label], q) for q in (STATIONS, at))
+        true, known = (b.courses[i].length * at_places(ours[i], theirs[i], q) for q in (STATIONS, at))
         x, y = np.r_[0.0, at, 1.0], np.r_[0.0, known, 0.0]
         assert places is not None
         guesses = (0.0, np.interp(STATIONS, x, y), PchipInterpolator(x, y)(STATIONS), places.shift)

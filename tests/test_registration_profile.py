@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shapemodel.mesh import Mesh
+from shapemodel.mesh import Mesh, vertex_normals
 from shapemodel.phantom.tube import tube
 from shapemodel.registration.ends import LEAST_SAMPLES, RIM_MM, RibSurface, join, reach, shafts
-from shapemodel.registration.profile import ROWS, Relief, relief, shift, unlike
-from shapemodel.registration.stations import Course, Places, doubted, marks, of_neighbours
+from shapemodel.registration.profile import ROWS, Relief, about, relief, shift, unlike
+from shapemodel.registration.stations import Course, Places, doubted, marks, of_neighbours, own_markings, read
+from shapemodel.registration.target import bulged, draw
 
 LENGTH = 200.0
 
@@ -27,7 +28,7 @@ def found(ours: tuple, theirs: tuple, ends: tuple[float, float] = (1.5, 1.5)) ->
     """(n,) mm midway between two rods, the shift of the second against the first there, and how sure that is."""
     maps = [relief(np.zeros(len(s), np.int64), s, across, np.array([LENGTH])) for s, across in (ours, theirs)]
     length = np.array([LENGTH])
-    d2, there = unlike(maps[0], maps[1], np.array([length, length]), np.zeros(1), np.zeros((1, ROWS)))
+    d2, there = about(unlike(maps[0], maps[1], np.array([length, length]), np.zeros(1)), np.zeros((1, ROWS)))
     variance = shift(d2, there, length, np.array([ends]))[2]
     mean, sd, _ = shift(d2, there, length, np.array([ends]), variance)
     return np.linspace(0.0, LENGTH, ROWS), mean[0], sd[0]
@@ -65,7 +66,7 @@ def test_a_cut_rod_is_not_squeezed_into_what_is_left() -> None:
 
 def test_what_is_nowhere_to_be_seen_says_nothing() -> None:
     empty = Relief(np.zeros((1, 101, 16), np.float32), np.zeros((1, 101), np.float32))
-    d2, there = unlike(empty, empty, np.full((2, 1), LENGTH), np.zeros(1), np.zeros((1, ROWS)))
+    d2, there = about(unlike(empty, empty, np.full((2, 1), LENGTH), np.zeros(1)), np.zeros((1, ROWS)))
     assert (there == 0).all()
     mean, _, _ = shift(d2, there, np.array([LENGTH]), np.array([[1.5, 1.5]]))
     assert abs(mean).max() < 0.1
@@ -73,10 +74,10 @@ def test_what_is_nowhere_to_be_seen_says_nothing() -> None:
 
 def test_a_rib_that_stands_out_is_doubted_and_its_neighbours_are_not() -> None:
     line = join(np.column_stack([np.linspace(0.0, 100.0, 11), np.zeros((11, 2))]))
-    course = Course(line, np.array([0.0, 100.0]), np.zeros(0), np.zeros((0, 2)))
+    course = Course(line, np.array([0.0, 100.0]))
     even = np.linspace(10.0, 90.0, 9)
     shifts = np.array([[6.0, 6.5, -8.0, 5.5, 6.0], [6.0, 7.0, 6.0, 6.0, 5.0]]).ravel()  # left, right
-    ribs = [Places(course, even, np.full(9, k), np.full(9, 2.0), True) for k in shifts]
+    ribs = [Places(course, 1.0, even, np.full(9, k), np.full(9, 2.0), True) for k in shifts]
     found = [p.sd.max() for p in doubted([*ribs, None], np.array([*range(5), *range(5), 5])) if p is not None]
     assert found[2] > 12.0  # by what it differs
     assert max(found[:2] + found[3:]) < 2.5
@@ -102,7 +103,9 @@ def test_the_cut_of_a_short_piece_does_not_make_its_head_a_cut_too() -> None:
         0
     ]
     depth = -rod[:, 1]
-    piece = RibSurface(rod[depth < 3.0], rod[(depth >= 3.0) & (depth < 7.0)])  # the scan ends behind 7 mm
+    piece = RibSurface(
+        rod[depth < 3.0], rod[(depth >= 3.0) & (depth < 7.0)], rod[depth < 3.0]
+    )  # the scan ends behind 7 mm
     head, front = reach(shaft, rod, piece).rim
     assert head > RIM_MM[0] > front  # all of the cut is within 8 mm of the head, and belongs to the other end
 
@@ -114,8 +117,46 @@ def test_a_piece_too_short_for_a_line_of_its_own_has_no_places() -> None:
     )
     mesh = Mesh(rod, faces, np.full(len(rod), 12, np.uint8))
     shaft = shafts(mesh, np.array([12]), np.array([-np.inf, np.inf] * 3))
-    points = shaft[0].even(rod)
+    face, bary = draw(rod, faces, 3000)
+    points = np.einsum("mk,mkd->md", bary, rod[faces[face]])
+    own = own_markings(mesh, vertex_normals(rod, faces), shaft)
     for depth, known in ((7.0, 0), (20.0, 0), (60.0, 1)):  # one and two pieces of a line have no direction of their own
-        piece = RibSurface(points[-points[:, 1] < depth], np.zeros((0, 3)))
-        assert len(piece.real) >= LEAST_SAMPLES
-        assert len(marks(rod, shaft, rod, [piece]).rib) == known
+        near = points[-points[:, 1] < depth]
+        assert len(near) >= LEAST_SAMPLES
+        assert len(marks(own, shaft, rod, [RibSurface(near, np.zeros((0, 3)), near)], 1.0).rib) == known
+
+
+def ridged(step: float) -> Mesh:
+    """A tube of 5 mm with three ridges of 0.5 mm, meshed at about ``step`` mm."""
+    y = np.linspace(0.0, -120.0, round(120.0 / step) + 1)
+    size = 5.0 + 0.5 * np.exp(-0.5 * ((-y[:, None] - [30.0, 60.0, 90.0]) / 2.5) ** 2).sum(1)
+    v, f = tube(np.column_stack([0 * y, y, 0 * y]), np.column_stack([size, size]), np.array([0, 0, 1.0]))
+    return Mesh(v, f, np.full(len(v), 12, np.uint8))
+
+
+def test_points_of_a_coarse_mesh_lie_on_the_surface_that_it_stands_for() -> None:
+    mesh = ridged(3.0)
+    face, bary = draw(mesh.vertices, mesh.faces, 4000)
+    corner = mesh.faces[face]
+    flat = np.einsum("mk,mkd->md", bary, mesh.vertices[corner])
+    points = bulged(mesh.vertices, vertex_normals(mesh.vertices, mesh.faces), corner, bary)
+    shaft = (np.abs(-flat[:, 1] - 45.0) < 6.0) | (np.abs(-flat[:, 1] - 75.0) < 6.0)  # 5 mm, between ridges
+    off = [np.abs(np.hypot(x[shaft, 0], x[shaft, 2]) - 5.0).mean() for x in (flat, points)]
+    assert off[1] < 0.5 * off[0]
+
+
+def test_a_rib_reads_the_same_whichever_mesh_it_comes_from() -> None:
+    """Relief of 0.15 mm is a mark, so two meshings of one rib must not differ by half of it."""
+    maps = []
+    for step, count in ((3.0, 12000), (1.0, 8000)):
+        mesh = ridged(step)
+        face, bary = draw(mesh.vertices, mesh.faces, count)
+        normals = vertex_normals(mesh.vertices, mesh.faces)
+        points = bulged(mesh.vertices, normals, mesh.faces[face], bary)
+        maps.append(read([points], [-points[:, 1]]))
+    assert maps[0].courses[0].length == pytest.approx(maps[1].courses[0].length, abs=0.3)
+    rows = min(m.relief.height.shape[1] for m in maps)
+    both = np.logical_and(*(m.relief.there[0, :rows] > 0.9 for m in maps))
+    one, two = (m.relief.height[0, :rows][both] for m in maps)
+    assert two.max() > 0.2  # the ridges
+    assert abs(one - two).max() < 0.07

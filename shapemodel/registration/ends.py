@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
-from shapemodel.registration.target import draw
+from shapemodel.registration.target import Target
 from shapemodel.walks import edge_graph, far_ends, head_first, walk
 
 BIN_MM = 8.0
@@ -27,11 +27,8 @@ BIN_MM = 8.0
 TIP = 8
 """Vertices at each end that are pulled."""
 
-STATIONS = np.linspace(0.1, 0.9, 9)
+STATIONS = np.linspace(0.05, 0.95, 19)
 """Fractions of a rib's length whose place is looked for."""
-
-SURFACE_POINTS = 3000
-"""Points on a rib of the template from which its relief is read: its vertices are 2-3 mm apart, too few."""
 
 SMOOTHINGS = 4
 """Passes that take ridges out of a centreline: about 11 mm."""
@@ -65,8 +62,7 @@ DISAGREE_MM = {"head": 8.0, "front": 14.0}
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
     both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between; (n,) fraction of the length
-    of each vertex, as measured along the centreline, and that ``length`` in mm; ``corner`` (m, 3) vertices and ``bary``
-    (m, 3) of points spread evenly over its surface."""
+    of each vertex, as measured along the centreline, and that ``length`` in mm."""
 
     index: int
     ids: NDArray[np.int64]
@@ -77,12 +73,6 @@ class Shaft:
     stations: NDArray[np.int64]
     fraction: NDArray[np.float64]
     length: float
-    corner: NDArray[np.int64]
-    bary: NDArray[np.float64]
-
-    def even(self, values: NDArray) -> NDArray[np.float64]:
-        """(m, ...) values at the points spread over the surface, of those (n, ...) at the rib's vertices."""
-        return np.asarray(np.einsum("mk,mk...->m...", self.bary, values[self.corner]))
 
 
 def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
@@ -108,7 +98,6 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
         )
         own = through(v, bins).lengthwise(v)[0]
         first, last = tails(own)
-        face, bary = draw(v, f, SURFACE_POINTS)
         out.append(
             Shaft(
                 index,
@@ -120,8 +109,6 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
                 ids[stations],
                 fraction=(own - first) / (last - first),
                 length=float(last - first),
-                corner=f[face],
-                bary=bary,
             )
         )
     return tuple(out)
@@ -198,15 +185,18 @@ def tails(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class RibSurface:
-    """The target's samples on a rib: (n, 3) of real surface, and (m, 3) untrusted ones, as about cuts and holes."""
+    """The target's samples on a rib: (n, 3) of real surface, (m, 3) untrusted ones, as about cuts and holes, and
+    (k, 3) of real surface again, dense enough to read its relief from."""
 
     real: Points
     rim: Points
+    dense: Points
 
 
-def rib_surfaces(parts: Sequence[Shaft], samples: NDArray, solid: NDArray) -> tuple[RibSurface, ...]:
-    """Those of the ribs, from ``samples`` (B, S, 3) of the target's bones and whether they are ``solid`` (B, S)."""
-    return tuple(RibSurface(samples[k][solid[k]], samples[k][~solid[k]]) for k in (s.index for s in parts))
+def rib_surfaces(parts: Sequence[Shaft], target: Target) -> tuple[RibSurface, ...]:
+    """Those of the ribs of a target."""
+    x, solid = target.points, target.main
+    return tuple(RibSurface(x[k][solid[k]], x[k][~solid[k]], target.dense[k]) for k in (s.index for s in parts))
 
 
 @dataclass(frozen=True)

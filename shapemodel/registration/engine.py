@@ -58,7 +58,7 @@ class Scene:
 def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     """``target`` is already in the template's frame, except for the faces of its scan."""
     members = [np.flatnonzero(prepared.index == b) for b in range(len(prepared.labels))]
-    ribs = rib_surfaces(prepared.shafts, target.points, target.main)
+    ribs = rib_surfaces(prepared.shafts, target)
     return Scene(prepared, target, start, trees(target), members, ribs)
 
 
@@ -258,14 +258,14 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         prepared = template if isinstance(template, Prepared) else prepare(template, prior=settings.prior)
         check_target(target)
         target = sound(target)
-        samples = sample_target(target, prepared.labels, settings.samples)
+        samples = sample_target(target, prepared.labels, settings.samples, settings.rib_samples)
         check_numbers(samples, prepared.labels, prepared.leanings)
         start = place(prepared, samples)
         placed = move(samples, start.scale, start.rotation, start.shift)
         pairs = swapped(prepared, placed)
         s = scene(prepared, exchange(placed, pairs), start)
         soft = stage_a(s, settings)
-        m = marks(prepared.mesh.vertices, prepared.shafts, deformed(s, soft), s.ribs)
+        m = marks(prepared.markings, prepared.shafts, deformed(s, soft), s.ribs, start.scale)
         field, change = stage_bones(s, stage_b(s, soft, m, settings), m, settings)
         smooth = deformed(s, field)
         y = start.inverse(stage_fine(s, smooth, settings))

@@ -16,6 +16,7 @@ from shapemodel.registration.ends import Shaft, shafts
 from shapemodel.registration.numbers import Leanings, usual_leanings
 from shapemodel.registration.prior import Basis, linear, nystrom, spread
 from shapemodel.registration.settings import PriorSettings
+from shapemodel.registration.stations import Markings, own_markings
 from shapemodel.registration.target import find_fov, open_vertices
 
 CLEAN = 0.002
@@ -44,7 +45,7 @@ class Prepared:
     normals, areas : (V, 3) unit normals, (V,) mm2
     nodes : (B, N) vertices that carry the fit, far-apart ones first; ``weight`` (B, N) is 0 for padding
     thorax, bone, fine : (V, r) bases of the thorax-wide, the bone-wise and the fine bone-wise field
-    shafts : the ribs, for anchors at their ends
+    shafts : the ribs, for anchors at their ends; ``markings`` what tells the places between
     leanings : by rib, how it lies to the vertebrae, mm: tells ribs that are numbered one off
     clean : its bones do not cut each other, so registered ones must not either
     """
@@ -61,6 +62,7 @@ class Prepared:
     bone: Basis
     fine: Basis
     shafts: tuple[Shaft, ...]
+    markings: Markings
     leanings: Leanings
     clean: bool
 
@@ -134,19 +136,22 @@ def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
             nystrom(v, np.unique(marks, axis=0), prior.thorax, prior.rank),
         ]
     )
+    parts = shafts(template, labels, find_fov(template, open_vertices(template.faces, len(v))))
+    normals = vertex_normals(v, template.faces)
     return Prepared(
         mesh=template,
         prior=prior,
         labels=labels,
         index=index,
-        normals=vertex_normals(v, template.faces),
+        normals=normals,
         areas=vertex_areas(v, template.faces),
         nodes=nodes,
         weight=weight,
         thorax=thorax,
         bone=bone,
         fine=fine,
-        shafts=shafts(template, labels, find_fov(template, open_vertices(template.faces, len(v)))),
+        shafts=parts,
+        markings=own_markings(template, normals, parts),
         leanings=usual_leanings(template),
         clean=len(find_intersections(template).faces) <= CLEAN * len(template.faces),
     )

@@ -32,8 +32,8 @@ AROUND = 16
 FINE = 48
 """Columns of the map of slow changes: a shaft is twice as wide as thick, so radius changes much within one of 16."""
 
-BLUR_MM, BLUR_COLUMNS = 2.5, 0.8
-"""A map is an average over so much of its surroundings: samples of a template are 2-3 mm apart."""
+BLUR_MM, BLUR_COLUMNS = 2.0, 0.8
+"""A map is an average over so much of its surroundings."""
 
 SLOW_MM = 16.0
 """Relief that is wider than this belongs to the section, not to a place."""
@@ -52,14 +52,17 @@ TIPS_MM, TIP_FADE_MM = (6.0, 24.0), 4.0
 and the ends have anchors of their own."""
 
 SHIFTS = np.arange(-24.0, 24.5, 1.0)
-"""Shifts against even spacing that are looked at, mm."""
+"""Shifts against the usual ones that are looked at, mm."""
 
-SLOPES = np.arange(-0.4, 0.41, 0.05)
+ALL_SHIFTS = np.arange(-40.0, 40.5, 1.0)
+"""Those against even spacing, wherever the usual ones lie."""
+
+SLOPES = np.arange(-0.25, 0.26, 0.05)
 """mm a mm by which shifts may change along a rib."""
 
-SLOPE_SD, SLOPE_MM = 0.1, 40.0
+SLOPE_SD, SLOPE_MM = 0.07, 40.0
 """Usual slope of a shift, and the length over which it stays what it is (an Ornstein-Uhlenbeck process). A free end
-then strays by 14 mm over a rib of 250 mm: lengths of a rib differ by 5-8 % against its neighbours'."""
+then strays by 10 mm over a rib of 250 mm: lengths of a rib differ by 5-8 % against its neighbours'."""
 
 RELIEF_MM = (0.15, 0.2)
 """Least difference of marks between two surfaces of one bone; the usual one between two people's."""
@@ -157,27 +160,41 @@ def _standing_out(height: NDArray[np.float64], known: NDArray[np.bool_], u: NDAr
 
 
 def unlike(
-    template: Relief,
-    target: Relief,
-    lengths: NDArray[np.float64],
-    start: NDArray[np.float64],
-    about: NDArray[np.float64],
+    template: Relief, target: Relief, lengths: NDArray[np.float64], start: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(R, ROWS, s) mean squared difference of relief, mm2, and (R, ROWS, s) how much of it could be compared.
+    """(R, ROWS, s) mean squared difference of relief, mm2, and (R, ROWS, s) how much of it could be compared, at
+    each of ``ALL_SHIFTS``.
 
     ``lengths`` (2, R) mm of the ribs of template and target between their ends; ``start`` (R,) mm at which the
-    target's map has the end of the head; ``about`` (R, ROWS) the shift, mm, to which ``SHIFTS`` are added.
+    target's map has the end of the head.
     """
     u = np.linspace(0.0, 1.0, ROWS)[:, None]
-    half = 0.5 * (about[..., None] + SHIFTS) / lengths.mean(0)[:, None, None]
+    half = 0.5 * ALL_SHIFTS / lengths.mean(0)[:, None, None]
     ours, here = template.at(lengths[0][:, None, None] * (u - half))
     theirs, there = target.at(start[:, None, None] + lengths[1][:, None, None] * (u + half))
     ours -= theirs
     return np.einsum("rnsk,rnsk->rns", ours, ours) / AROUND, here * there
 
 
+def about(
+    table: tuple[NDArray[np.float32], NDArray[np.float32]], usual: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What :func:`unlike` found, at ``SHIFTS`` from the ``usual`` shift (R, ROWS) mm of each row."""
+    step = ALL_SHIFTS[1] - ALL_SHIFTS[0]
+    first = np.clip((usual + SHIFTS[0] - ALL_SHIFTS[0]) / step, 0.0, len(ALL_SHIFTS) - len(SHIFTS) - 1e-6)
+    low = first.astype(np.int64)
+    t = (first - low)[..., None].astype(np.float32)
+    column = low[..., None] + np.arange(len(SHIFTS))
+    one, two = (np.take_along_axis(x, column, 2) * (1 - t) + np.take_along_axis(x, column + 1, 2) * t for x in table)
+    return one, two
+
+
 def shift(
-    d2: NDArray, there: NDArray, length: NDArray[np.float64], ends: NDArray[np.float64], variance: NDArray | None = None
+    d2: NDArray,
+    there: NDArray,
+    length: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    variance: NDArray | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(R, n) mean and (R, n) standard deviation of the shift of each row, mm, of R ribs of this ``length`` (R,), and
     (R, n) the variance of relief about it, mm2, for a next and better look.
@@ -205,35 +222,40 @@ def shift(
 
 
 def _paths(like: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R, n, s) share of all smooth paths that have each shift at each row, by how much rows ``like`` it (R, n, s)."""
+    """(R, n, s) share of all smooth paths that have each shift at each row, by how much rows ``like`` it (R, n, s).
+
+    Single precision: every row is normalised, and six digits of a share are more than a path is worth.
+    """
     count, n, width = like.shape
     stay = np.exp(-step / SLOPE_MM)[:, None, None]  # what is left of a slope after a step
     turn = np.exp(-0.5 * (stay * SLOPES[:, None] - SLOPES) ** 2 / (SLOPE_SD**2 * (1 - stay**2)))
-    turn /= turn.sum(2, keepdims=True)
+    turn = (turn / turn.sum(2, keepdims=True)).astype(np.float32)
     back_turn = np.ascontiguousarray(turn.transpose(0, 2, 1))
     move = np.clip(step[:, None] * SLOPES, -1.0, 1.0)[..., None] / (SHIFTS[1] - SHIFTS[0])
-    up, down = np.maximum(move, 0.0), np.maximum(-move, 0.0)
-    rest = 1.0 - up - down
+    up, down = (np.maximum(x, 0.0).astype(np.float32) for x in (move, -move))
+    rest = 1 - up - down
 
-    def moved(p: NDArray[np.float64], above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    def moved(p: NDArray[np.float32], above: NDArray[np.float32], below: NDArray[np.float32]) -> NDArray[np.float32]:
         out = p * rest
-        out[..., 1:] += (p * above)[..., :-1]
-        out[..., :-1] += (p * below)[..., 1:]
+        out[..., 1:] += p[..., :-1] * above
+        out[..., :-1] += p[..., 1:] * below
         out[..., -1:] += p[..., -1:] * up  # what would leave the range stays at its end
         out[..., :1] += p[..., :1] * down
         return out
 
-    first = np.exp(-0.5 * (SLOPES / SLOPE_SD) ** 2)[:, None]
-    ahead = np.empty((n, count, len(SLOPES), width))
+    rows = np.ascontiguousarray(like.transpose(1, 0, 2), dtype=np.float32)[:, :, None]
+    first = np.exp(-0.5 * (SLOPES / SLOPE_SD) ** 2).astype(np.float32)[:, None]
+    ahead = np.empty((n, count, len(SLOPES), width), np.float32)
     f = np.broadcast_to(first, ahead.shape[1:])
     for i in range(n):
-        f = (moved(back_turn @ f, up, down) if i else f) * like[:, i, None]
+        f = (moved(back_turn @ f, up, down) if i else f) * rows[i]
         f /= f.sum((1, 2), keepdims=True)
         ahead[i] = f
-    out = np.empty_like(like)
-    b = np.ones(ahead.shape[1:])
+    out = np.empty((n, count, width), np.float32)
+    b = np.ones(ahead.shape[1:], np.float32)
     for i in range(n - 1, -1, -1):
-        out[:, i] = (ahead[i] * b).sum(1)
-        b = turn @ moved(b * like[:, i, None], down, up)
+        out[i] = np.einsum("rks,rks->rs", ahead[i], b)
+        b = turn @ moved(b * rows[i], down, up)
         b /= b.sum((1, 2), keepdims=True)
-    return out / out.sum(2, keepdims=True)
+    out /= out.sum(2, keepdims=True)
+    return out.transpose(1, 0, 2).astype(np.float64)

@@ -40,7 +40,7 @@ class RegistrationSettings:
     Attributes
     ----------
     prior : the deformation prior; a template is prepared for one prior
-    samples : points a bone that are drawn on the target
+    samples : points a bone that are drawn on the target; ``rib_samples`` those a rib that its relief is read from
     soft_template, soft_target : points a bone in the soft assignment
     soft_sigma : its widths, mm, each held for ``soft_steps`` steps
     soft_outlier : fraction of points taken to have no partner
@@ -60,6 +60,7 @@ class RegistrationSettings:
 
     prior: PriorSettings = PriorSettings()
     samples: int = 4000
+    rib_samples: int = 8000
     soft_template: int = 160
     soft_target: int = 200
     soft_sigma: tuple[float, ...] = (14.0, 10.0, 7.0, 5.0, 3.5)
@@ -70,7 +71,7 @@ class RegistrationSettings:
     coarse_nodes: int = 160
     anchor_steps: tuple[int, ...] = (0, 6)
     cut_steps: int = 4
-    doubt: float = 0.55
+    doubt: float = 0.3
     joint_steps: int = 3
     bone_steps: int = 5
     sigma_normal: tuple[float, float] = (3.0, 0.25)

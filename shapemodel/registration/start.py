@@ -122,7 +122,8 @@ def exchange(target: Target, pairs: list[tuple[int, int]]) -> Target:
     for i, j in pairs:
         order[[i, j]] = j, i
     names = ("points", "normals", "solid", "main", "present", "center", "whole")
-    return replace(target, **{name: getattr(target, name)[order] for name in names})
+    dense = tuple(target.dense[i] for i in order)
+    return replace(target, dense=dense, **{name: getattr(target, name)[order] for name in names})
 
 
 def place(prepared: Prepared, target: Target) -> Similarity:

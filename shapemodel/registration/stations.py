@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shapemodel.mesh import Points
+from shapemodel.mesh import Mesh, Points
 from shapemodel.registration.ends import (
     BIN_MM,
     LEAST_SAMPLES,
     Centreline,
     Reach,
+    STATIONS,
     RibSurface,
     Shaft,
     centreline,
@@ -21,7 +22,8 @@ from shapemodel.registration.ends import (
     tails,
     through,
 )
-from shapemodel.registration.profile import ROWS, Relief, relief, shift, unlike
+from shapemodel.registration.profile import ROWS, Relief, about, relief, shift, unlike
+from shapemodel.registration.target import bulged, draw
 
 LOOSE_MM = np.array([12.0, 8.0, 1.5])
 """That of the prior of an end in the search for places of the shaft: of one that is cut, of one that is there but does
@@ -30,14 +32,18 @@ not agree with its neighbours, of one that does."""
 LEAST_MM = 4 * BIN_MM
 """A shorter piece of a rib has no line of its own, and no place to find on it."""
 
-PASSES = 2
+PASSES = 4
 """Times that the shifts of the ribs around are taken for the usual ones, and looked about."""
 
-ALIKE_LEVELS, ALIKE_MM, USUAL_MM = 3.0, 3.0, 12.0
+SURFACE_POINTS = 12000
+"""Points on a rib of the template from which its relief is read. With 3000 of them, and 4000 on the target, their noise
+was four tenths of the relief of a shaft, and moved places by 2 mm."""
+
+ALIKE_LEVELS, ALIKE_MM, USUAL_MM = 3.0, 5.0, 12.0
 """Ribs within so many levels are alike; by how much they differ all the same; and how far shifts are from even."""
 
-TOGETHER = 3.0
-"""Stations of a rib that no second end holds err as one: nine of them say as much as one does, each a third."""
+TOGETHER = len(STATIONS) ** 0.5
+"""Stations of a rib that no second end holds err as one: all of them together say as much as one does."""
 
 LEVELS = 2
 """Ribs so many levels apart are alike in where their marks lie."""
@@ -45,13 +51,10 @@ LEVELS = 2
 
 @dataclass(frozen=True)
 class Course:
-    """One surface of a rib along its own middle: the ``line``, mm at which it begins and ``ends`` on it (2,), and of
-    each of its points the mm ``arc`` (m,) on it and ``across`` (m, 2) off it."""
+    """One surface of a rib along its own middle: the ``line``, and mm at which it begins and ``ends`` on it (2,)."""
 
     line: Centreline
     ends: NDArray[np.float64]
-    arc: NDArray[np.float64]
-    across: NDArray[np.float64]
 
     @property
     def length(self) -> float:
@@ -59,62 +62,89 @@ class Course:
         return float(self.ends[1] - self.ends[0])
 
 
-def course(points: Points, arc: NDArray[np.float64]) -> Course:
-    """That of evenly spread points (m, 3), roughly in the order of ``arc`` (m,) mm."""
-    for _ in range(2):
-        line = smoothed(through(points, ((arc - arc.min()) / BIN_MM).astype(np.int64)))
-        arc, nearest = line.lengthwise(points)
-    return Course(line, tails(arc), arc, line.across(points, nearest))
+@dataclass(frozen=True)
+class Markings:
+    """R ribs of one person in mm of their own: their ``courses``, their ``relief``, and (R, n) mm ``at`` which the
+    stations of a template lie, from the end of the head; n is 0 for a target."""
+
+    courses: tuple[Course, ...]
+    relief: Relief
+    at: NDArray[np.float64]
+
+
+def read(ribs: Sequence[Points], arcs: Sequence[NDArray[np.float64]]) -> Markings:
+    """Of evenly spread points (m, 3) on each rib, roughly in the order of ``arcs`` (m,) mm."""
+    courses, arc, across = [], [], []
+    for points, mm in zip(ribs, arcs, strict=True):
+        for _ in range(2):
+            line = smoothed(through(points, ((mm - mm.min()) / BIN_MM).astype(np.int64)))
+            mm, nearest = line.lengthwise(points)
+        courses.append(Course(line, tails(mm)))
+        arc.append(mm - courses[-1].ends[0])
+        across.append(line.across(points, nearest))
+    rib = np.repeat(np.arange(len(ribs)), [len(x) for x in arc])
+    length = np.array([c.length for c in courses])
+    empty = np.zeros((0, 2))
+    one, two = np.concatenate([np.zeros(0), *arc]), np.concatenate([empty, *across])
+    return Markings(tuple(courses), relief(rib, one, two, length), np.zeros((len(ribs), 0)))
+
+
+def own_markings(template: Mesh, normals: NDArray[np.float64], parts: tuple[Shaft, ...]) -> Markings:
+    """Those of a template with these vertex ``normals`` (V, 3), from its shape before any deformation.
+
+    Even the smoothest field stretches one part of a rib and another not, and squeezes its sections by as much as
+    there is relief.
+    """
+    points, arcs = [], []
+    own = [template.vertices[s.ids] for s in parts]
+    for s, v in zip(parts, own, strict=True):
+        faces = template.select(int(template.bone[s.ids[0]]))[1]
+        face, bary = draw(v, faces, SURFACE_POINTS)
+        points.append(bulged(v, normals[s.ids], faces[face], bary))
+        arcs.append(centreline(s, v).lengthwise(points[-1])[0])
+    found = read(points, arcs)
+    at = [
+        c.line.lengthwise(template.vertices[s.stations].reshape(-1, 3))[0].reshape(s.stations.shape).mean(1) - c.ends[0]
+        for s, c in zip(parts, found.courses, strict=True)
+    ]
+    return replace(found, at=np.array(at).reshape(len(parts), -1))
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What the shafts of template and target show of where their places are.
+    """What the shafts of template and target show of where their places are, each in mm of its own.
+
+    Both are read in the same way and the same units whichever is the template, so that the answer is the same, the
+    other way round, when they are exchanged.
 
     Attributes
     ----------
     rib : (R,) those of the template's shafts of which the target shows enough
-    ours, theirs : R courses each; ``relief`` their two maps
-    at : (R, n) mm of the stations from the end of the template's head
+    ours, theirs : their markings
+    size : mm of the template's frame that a mm of the target is
     """
 
     rib: NDArray[np.int64]
-    ours: tuple[Course, ...]
-    theirs: tuple[Course, ...]
-    relief: tuple[Relief, Relief]
-    at: NDArray[np.float64]
+    ours: Markings
+    theirs: Markings
+    size: float
 
 
-def marks(template: Points, parts: tuple[Shaft, ...], y: Points, targets: Sequence[RibSurface]) -> Marks:
-    """Those of a ``template`` (V, 3) whose vertices are now at ``y`` (V, 3), near the target.
-
-    The template's own relief and lengths are those before it was deformed: even the smoothest field stretches one
-    part of a rib and another not, and squeezes its sections by as much as there is relief.
-    """
-    rib, ours, theirs, at = [], [], [], []
+def marks(own: Markings, parts: tuple[Shaft, ...], y: Points, targets: Sequence[RibSurface], size: float) -> Marks:
+    """Those of a template whose vertices are now at ``y`` (V, 3), near the ``targets`` that were made ``size`` times
+    as large as they are."""
+    rib, points, arcs = [], [], []
     for i, (shaft, target) in enumerate(zip(parts, targets, strict=True)):
         if len(target.real) < LEAST_SAMPLES:
             continue
-        arc = centreline(shaft, y[shaft.ids]).lengthwise(target.real)[0]
-        if np.ptp(arc) < LEAST_MM:
-            continue
-        own = template[shaft.ids]
-        points = shaft.even(own)
-        rib.append(i)
-        ours.append(course(points, centreline(shaft, own).lengthwise(points)[0]))
-        theirs.append(course(target.real, arc))
-        place = ours[-1].line.lengthwise(template[shaft.stations].reshape(-1, 3))[0]
-        at.append(place.reshape(shaft.stations.shape).mean(1) - ours[-1].ends[0])
-    maps = tuple(
-        relief(
-            np.repeat(np.arange(len(rib)), [len(c.arc) for c in side]),
-            np.concatenate([c.arc - c.ends[0] for c in side]) if side else np.zeros(0),
-            np.concatenate([c.across for c in side]) if side else np.zeros((0, 2)),
-            np.array([c.length for c in side]),
-        )
-        for side in (ours, theirs)
-    )
-    return Marks(np.array(rib, np.int64), tuple(ours), tuple(theirs), (maps[0], maps[1]), np.array(at))
+        arc = centreline(shaft, y[shaft.ids]).lengthwise(target.dense)[0] / size
+        if np.ptp(arc) >= LEAST_MM:
+            rib.append(i)
+            points.append(target.dense / size)
+            arcs.append(arc)
+    r = np.array(rib, np.int64)
+    ours = Markings(tuple(own.courses[i] for i in rib), Relief(own.relief.height[r], own.relief.there[r]), own.at[r])
+    return Marks(r, ours, read(points, arcs), size)
 
 
 @dataclass(frozen=True)
@@ -123,13 +153,14 @@ class Places:
 
     Attributes
     ----------
-    course : the target's
+    course : the target's, in its own mm, of which each is ``size`` mm of the template's frame
     even : (n,) mm along it by even spacing
     shift, sd : (n,) mm by which the relief says otherwise, and its standard deviation
     pinned : both ends are there
     """
 
     course: Course
+    size: float
     even: NDArray[np.float64]
     shift: NDArray[np.float64]
     sd: NDArray[np.float64]
@@ -140,7 +171,7 @@ class Places:
         place, line = self.even + self.shift, self.course.line
         sd = self.sd * (1.0 if self.pinned else TOGETHER)
         found = (place >= self.course.ends[0]) & (place <= self.course.ends[1])  # beyond a cut nothing is known
-        return line.point(place), line.tangents[line.piece(place)], np.where(found, sd, np.inf)
+        return self.size * line.point(place), line.tangents[line.piece(place)], np.where(found, self.size * sd, np.inf)
 
 
 def of_neighbours(
@@ -170,29 +201,32 @@ def stations(
     if not len(m.rib):
         return out
     lengths, start = np.zeros((2, len(m.rib))), np.zeros(len(m.rib))
-    for k, (i, own, their) in enumerate(zip(m.rib, m.ours, m.theirs, strict=True)):
+    for k, (i, own, their) in enumerate(zip(m.rib, m.ours.courses, m.theirs.courses, strict=True)):
         lengths[:, k] = own.length, their.length
         r = found[i]
         if r is not None and not sound[i].all():
-            lengths[1, k] = max(own.length * stretch[i], their.length)
+            lengths[1, k] = max(own.length * stretch[i] / m.size, their.length)
             # the head, else the front, else the place where the fit has the rib
-            offset = float(np.median(their.arc - r.arc)) - their.ends[0]
-            start[k] = 0.0 if sound[i, 0] else (their.length - lengths[1, k] if sound[i, 1] else r.own[0] + offset)
+            offset = float(np.median(their.line.lengthwise(r.line.points / m.size)[0] - r.line.arc / m.size))
+            begin = r.own[0] / m.size + offset - their.ends[0]
+            start[k] = 0.0 if sound[i, 0] else (their.length - lengths[1, k] if sound[i, 1] else begin)
     pinned: NDArray[np.bool_] = np.asarray(sound[m.rib].all(axis=1))
     loose = LOOSE_MM[sound[m.rib]]
     length, rib_levels = lengths.mean(0), levels[m.rib]
-    mean, sd, variance = shift(*unlike(*m.relief, lengths, start, np.zeros((len(m.rib), ROWS))), length, loose)
+    table = unlike(m.ours.relief, m.theirs.relief, lengths, start)
+    mean, sd, variance = shift(*about(table, np.zeros((len(m.rib), ROWS))), length, loose)
     for _ in range(PASSES):
-        about = of_neighbours(mean, sd, pinned, rib_levels)
-        change, sd, variance = shift(*unlike(*m.relief, lengths, start, about), length, loose, variance)
-        mean = about + change
+        usual = of_neighbours(mean, sd, pinned, rib_levels)
+        change, sd, variance = shift(*about(table, usual), length, loose, variance)
+        mean = usual + change
     u = np.linspace(0.0, 1.0, ROWS)
     for k, i in enumerate(m.rib):
         half = 0.5 * mean[k] / lengths[:, k].mean()
-        share = m.at[k] / lengths[0, k]
+        share = m.ours.at[k] / lengths[0, k]
         place, doubt = (np.interp(share, u - half, x) for x in (u + half, sd[k]))
-        even = m.theirs[k].ends[0] + start[k] + lengths[1, k] * share
-        out[i] = Places(m.theirs[k], even, lengths[1, k] * (place - share), doubt, bool(pinned[k]))
+        even = m.theirs.courses[k].ends[0] + start[k] + lengths[1, k] * share
+        shifted = lengths[1, k] * (place - share)
+        out[i] = Places(m.theirs.courses[k], m.size, even, shifted, doubt, bool(pinned[k]))
     return out
 
 
