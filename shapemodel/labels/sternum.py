@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from shapemodel.labels.depth import Surfaces, bone_map, cortex_map, find_surfaces
 from shapemodel.labels.solid import bounding_box
 from shapemodel.labels.work import Work, upsample
 from shapemodel.mask import Mask, Spacing
@@ -39,17 +40,43 @@ MIDDLE_MM = 8.0
 CLAVICLE_SIDE_MM = 20.0
 """So far around the manubrium the clavicles are followed to what is known as shoulder girdle."""
 
+SURE_HALF_MM = 25.0
+"""Surfaces are looked for so far to both sides of the middle."""
+BRIGHT = (0.6, 1.2)
+"""Brightness of a cortex in the middle (0 soft tissue, 1 the outline of bone): 0.75 where it is too thin to reach the
+outline, 1.1-1.5 otherwise; from the last on a plate is covered whatever its middle looks like."""
+COVER_FROM = (0.3, 0.6)
+"""Share of that brightness from which a place counts as covered a little, and wholly: cartilage has 0.3-0.45."""
+BONE_SHARE = 0.5
+"""Weight of what is bone by its HU for the edges, where the middle is bone all along."""
+
 
 @dataclass(frozen=True)
 class Plate:
     """Sternum in projection: per work slice the middle, left and right edge (mm of the array frame, x),
-    whether the plate is there, and the row (mm, y) behind which nothing is sternum."""
+    whether the plate is there, the row (mm, y) behind which nothing is sternum, and surfaces about an axis (mm, x)."""
 
     middle: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     present: NDArray[np.bool_]
     behind: NDArray[np.float64]
+    axis: NDArray[np.float64]
+    surfaces: Surfaces
+
+    def inside(
+        self, z: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """mm behind the front and before the back (Z, Y, X) and inside the edges (Z, 1, X) of the plate (negative:
+        outside) at heights ``z`` in work slices, rows and columns in mm; edges -inf where there is no plate."""
+        rows = np.arange(len(self.low))
+        low, high = np.interp(z, rows, self.low), np.interp(z, rows, self.high)
+        beside = x[None] - np.interp(z, rows, self.axis)[:, None]
+        front, back = (v.astype(np.float32) for v in self.surfaces.at(z, beside))
+        edge = np.minimum(x[None] - low[:, None], high[:, None] - x[None]).astype(np.float32)
+        edge[~self.present[np.clip(np.round(z).astype(int), 0, len(rows) - 1)]] = -np.inf
+        at = y.astype(np.float32)[None, :, None]
+        return at - front[:, None], back[:, None] - at, edge[:, None]
 
     def region(self, work: Work, margin: float = 0.0) -> Mask:
         """(Z, Y, X) bool: in front of ``behind`` and between the edges widened by ``margin``."""
@@ -99,17 +126,37 @@ def _dp(score: NDArray[np.float64], reach: int, stiff: float) -> NDArray[np.int6
 
 
 def find_plate(work: Work) -> Plate:
-    """Middle line and edges of the sternum; ``present`` is all False where none is in the scan."""
-    thick, behind = front_map(work, work.limits.low)
-    p = ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0))
+    """Middle line, edges and surfaces of the sternum; ``present`` is all False where none is in the scan.
+
+    The middle is found twice: among what is bone in the front wall, and then, with the surfaces about it known, among
+    what is bright where their cortices lie, which also tells a sternum whose cortex is too thin to reach the outline of
+    bone from what lies before or behind it.
+    """
     px = work.spacing[2]
+    off = (work.factor[2] - 1) / 2 * px / work.factor[2]
+    thick, behind = front_map(work, work.limits.low)
+    axis = _middle(_covered(thick, work), work) * px + off
+    surfaces = find_surfaces(work, axis, np.full(len(axis), SURE_HALF_MM), behind)
+    beside = (np.arange(work.hu.shape[2]) * px + off)[None] - axis[:, None]
+    middle = (np.abs(beside) < MIDDLE_MM) & (_upper(work)[:, None] > 0.9)
+    bright = cortex_map(work, surfaces, beside)
+    usual_bright = float(np.clip(np.median(bright[middle]), *BRIGHT)) if middle.any() else BRIGHT[1]
+    bony = np.clip((bright / usual_bright - COVER_FROM[0]) / (COVER_FROM[1] - COVER_FROM[0]), 0.0, 1.0)
+    sure = _covered(bone_map(work, surfaces, beside), work)
+    share = BONE_SHARE * float(np.median(sure[middle])) if middle.any() else 0.0
+    p = (1 - share) * bony + share * sure
     mid = _middle(p, work)
-    present = _extent(p, mid, work)
+    present = _extent(bony, mid, work)
     widest = _widest(present, work)
     usual = _usual(present, work)
     edge = [np.minimum(_edge(p, mid, side, usual, work), widest / px) for side in (-1, 1)]
-    off = (work.factor[2] - 1) / 2 * px / work.factor[2]
-    return Plate(mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind)
+    low, high = (mid - edge[0]) * px + off, (mid + edge[1]) * px + off
+    return Plate(mid * px + off, low, high, present, behind, axis, surfaces)
+
+
+def _covered(thick: NDArray, work: Work) -> NDArray[np.float64]:
+    """(Z, X) 0-1: whether there is bone enough along a ray for a plate, smoothed down the body."""
+    return np.asarray(ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0)))
 
 
 def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
