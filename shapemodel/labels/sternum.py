@@ -154,6 +154,15 @@ def find_plate(work: Work) -> Plate:
     return Plate(mid * px + off, low, high, present, behind, axis, surfaces)
 
 
+def bone_share(work: Work, plate: Plate) -> float:
+    """Share of the plate's middle in which bone is seen between its surfaces; 1 where there is no plate."""
+    x = work.mm(np.stack([np.arange(work.hu.shape[2])] * 3, 1))[:, 2]
+    beside = x[None] - plate.axis[:, None]
+    middle = (np.abs(x[None] - plate.middle[:, None]) < MIDDLE_MM) & plate.present[:, None]
+    seen = bone_map(work, plate.surfaces, beside) > MIN_THICK_MM
+    return float(seen[middle].mean()) if middle.any() else 1.0
+
+
 def _covered(thick: NDArray, work: Work) -> NDArray[np.float64]:
     """(Z, X) 0-1: whether there is bone enough along a ray for a plate, smoothed down the body."""
     return np.asarray(ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0)))
