@@ -74,10 +74,10 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
 
 
 def _beyond_contacts(work: Work, bone: Mask, girdle: Mask) -> Mask:
-    """What of the other ``bone`` around its contacts with the girdle belongs to it as well.
+    """What of the other ``bone`` around its contacts with the girdle is girdle as well.
 
-    The tip of a shoulder blade may lie as near to the lungs as ribs do, on the rib's side of the narrowest place. But it
-    is one dense piece with the blade, and held to the rib through the partial volume of a contact: around contacts
+    The tip of a shoulder blade may lie as near to the lungs as ribs do, on the rib's side of the narrowest place. But
+    it is one dense piece with the blade, and held to the rib through the partial volume of a contact: around contacts
     both grow from what is surely theirs, dear through what is dark.
     """
     rest = bone & ~girdle

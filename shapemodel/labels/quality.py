@@ -39,7 +39,7 @@ STERNUM_WIDE_MM = 75.0
 STERNUM_ML = 25.0
 """Whole ones hold 32-92 mL; one that came out as shreds of a thin cortex held 14."""
 STERNUM_BONE = 0.6
-"""Cortex too thin to be seen: 0.38-0.49 in phantoms of thin bone, whose other bones go wrong as well, 0.68-0.94 else."""
+"""Cortex too thin to be seen: 0.38-0.49 in phantoms of thin bone, whose other bones go wrong too, 0.68-0.94 else."""
 LUNG_RATIO = 0.5
 CARTILAGE_ML = 6.0
 """4 cm of a calcified first cartilage; up to 4 mL are cut off ordinary scans of the middle-aged."""
@@ -106,8 +106,8 @@ def study_measures(
 
     ``level_share`` of the ribs' votes for the level; ``canal_rays`` median share of rays from the canal that meet
     bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
-    ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``sternum_bone`` share of its middle with bone to be seen; ``cartilage_ml`` most that was
-    cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
+    ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``sternum_bone`` share of its
+    middle in which bone is seen; ``cartilage_ml`` most that was cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
     """
     used = [k for k in range(len(numbering.discs.s)) if min(numbering.levels[k], numbering.levels[k + 1]) < OTHER_BONE]
     return {
