@@ -107,7 +107,8 @@ def study_measures(
     ``level_share`` of the ribs' votes for the level; ``canal_rays`` median share of rays from the canal that meet
     bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
     ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``sternum_bone`` share of its
-    middle in which bone is seen; ``cartilage_ml`` most that was cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
+    middle in which bone is seen; ``cartilage_ml`` most that was cut off one rib. ``lumbar_hold``
+    (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
     """
     used = [k for k in range(len(numbering.discs.s)) if min(numbering.levels[k], numbering.levels[k + 1]) < OTHER_BONE]
     return {
