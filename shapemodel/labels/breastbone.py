@@ -13,6 +13,9 @@ from shapemodel.mask import Mask, Spacing
 
 OUTSIDE_MM = 2.0
 """Bone so far before or behind the surfaces, which are smooth, is still the sternum's; further behind lie vessels."""
+DENSE_BEHIND_MM, RIM_MM = 5.0, 1.5
+"""The same behind of dense bone, with a rim around it: the back of a manubrium curves more than the surface does, and
+vessels so bright are known."""
 CORE_MM, CORE_SIDE_MM = 1.0, 2.5
 """So far within surfaces and edges it is sternum whatever it looks like."""
 CORE_END_MM = (40.0, 12.0)
@@ -43,7 +46,9 @@ def solid_sternum(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate, o
     z = (np.arange(bone.shape[0])[box[0]] - (work.factor[0] - 1) / 2) / work.factor[0]
     y, x = (np.arange(bone.shape[k], dtype=np.float64)[box[k]] * spacing[k] for k in (1, 2))
     front, back, edge = plate.inside(z, y, x)
-    room = (front > -OUTSIDE_MM) & (back > -OUTSIDE_MM) & (edge >= 0) & ~others[box]
+    beside = (front > -OUTSIDE_MM) & (edge >= 0) & ~others[box]
+    dense = beside & (back > -DENSE_BEHIND_MM) & (hu[box] > work.limits.working)
+    room = beside & ((back > -OUTSIDE_MM) | grow(dense, RIM_MM, spacing))
     metal = hu[box] > METAL_HU
     if metal.any():
         room &= ~grow(metal, METAL_MM, spacing) | ((front > 0) & (back > 0))

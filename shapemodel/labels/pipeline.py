@@ -12,6 +12,7 @@ from scipy import ndimage as ndi
 from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM
 from shapemodel.labels.breastbone import solid_sternum
 from shapemodel.labels.canal import find_canal
+from shapemodel.labels.clavicles import clavicle_ends
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import drop_outliers, split_girdle
@@ -24,7 +25,7 @@ from shapemodel.labels.quality import arm_position, bone_status, study_flags, st
 from shapemodel.labels.records import REMARKS, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
 from shapemodel.labels.solid import bounding_box, drop_crumbs, fill_cups, solid_ribs, solid_vertebra
-from shapemodel.labels.sternum import CORE_MM, Plate, clavicle_ends, find_plate
+from shapemodel.labels.sternum import CORE_MM, Plate, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, hold_levels, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
@@ -200,7 +201,7 @@ def _fine(
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
     raw[rest] = np.where(ribs[rest] >= OTHER_BONE, 0, ribs[rest])
-    clavicles = clavicle_ends(hu, mask, work, plate)
+    clavicles = clavicle_ends(hu, mask, work, plate, girdle)
     others = upsample(girdle, work.factor, hu.shape) | clavicles
     sternum = solid_sternum(hu, mask, work, plate, others, spacing)
     raw[sternum] = STERNUM

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from shapemodel.labels.depth import Surfaces, bone_map, cortex_map, find_surfaces
-from shapemodel.labels.solid import bounding_box
-from shapemodel.labels.work import Work, upsample
-from shapemodel.mask import Mask, Spacing
+from shapemodel.labels.work import Work
+from shapemodel.mask import Mask
 
 BEHIND_FRONT_MM = 12.0
 """The sternum reaches this far behind the foremost lung of its height."""
@@ -29,17 +28,11 @@ END_MM = 5.0
 """The notch and the tip are thinner than what counts as cover."""
 MAX_GAP_MM = 14.0
 """A cartilage joint of the sternum (manubrium-body, xiphoid) is no thicker."""
-JOINT_TOP_MM = 20.0
-"""Clavicles meet the uppermost part of the manubrium; lower down the middle of the plate is surely sternum."""
-TIP_MM = 12.0
 CORE_MM = 9.0
 """The tips of the clavicles lie at the uppermost corners of the manubrium: further down what is further inside than
 this is sternum."""
 MIDDLE_MM = 8.0
 """The ends of the clavicles keep so far from the midline (the interclavicular notch is 2-3 cm wide)."""
-CLAVICLE_SIDE_MM = 20.0
-"""So far around the manubrium the clavicles are followed to what is known as shoulder girdle."""
-
 SURE_HALF_MM = 25.0
 """Surfaces are looked for so far to both sides of the middle."""
 BRIGHT = (0.6, 1.2)
@@ -276,35 +269,3 @@ def _extent(p: NDArray[np.float64], mid: NDArray[np.float64], work: Work) -> NDA
     out = np.zeros(len(p), bool)
     out[max(0, z[0] - int(END_MM / work.spacing[0])) : z[-1] + 1 + int(END_MM / work.spacing[0])] = True
     return out
-
-
-def clavicle_ends(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate) -> Mask:
-    """(Z, Y, X) bool, fine grid: ends of clavicles that reach into the plate's region.
-
-    Pieces of dense bone that lie for the most part beside the region and do not hold the middle of the plate.
-    ``bone`` is the fine outline mask; what it has around such a piece goes with it.
-    """
-    out = np.zeros(bone.shape, bool)
-    region = upsample(plate.region(work), work.factor, bone.shape)
-    z = np.flatnonzero(region.any(axis=(1, 2)))
-    fine: Spacing = tuple(s / f for s, f in zip(work.spacing, work.factor, strict=True))  # type: ignore[assignment]
-    if not len(z):
-        return out
-    notch = int(z[-1]) - int(JOINT_TOP_MM / fine[0])
-    upper = region.copy()
-    upper[: max(0, notch)] = False
-    box = bounding_box(upper, CLAVICLE_SIDE_MM, fine)
-    part, inside = bone[box], region[box]
-    x = np.arange(bone.shape[2])[box[2]] * fine[2]
-    rows = np.minimum(np.arange(bone.shape[0])[box[0]] // work.factor[0], len(plate.middle) - 1)
-    middle = (np.abs(x[None] - plate.middle[rows][:, None]) < MIDDLE_MM)[:, None, :] & inside
-    pieces, n = ndi.label(part & (hu[box] > work.limits.working))
-    held = 2 * np.bincount(pieces[inside], minlength=n + 1) < np.bincount(pieces.ravel(), minlength=n + 1)
-    core = upsample(plate.region(work, -CORE_MM), work.factor, bone.shape)[box].copy()
-    core[max(0, int(z[-1]) - int(TIP_MM / fine[0]) - box[0].start) :] = False
-    held[np.unique(pieces[middle | core])] = False
-    held[0] = False
-    kind = np.where(held, 1, 2)[pieces] * (pieces > 0)
-    near = ndi.distance_transform_edt(kind == 0, sampling=fine, return_distances=False, return_indices=True)
-    out[box] = part & (kind[tuple(near)] == 1)
-    return out & upper
