@@ -25,6 +25,8 @@ AHEAD = 0.04
 """Cost of a mm of bone in front of the sternum, where there is none: what comes first from the front is it."""
 STEP_COST, STRIP_COST = 0.35, 0.02
 """Cost of a row of change from slice to slice, and of a row squared from strip to strip."""
+STEP_SLICE_MM = 2.0
+"""In thicker slices, of which there are fewer to speak for a slope, a step is so much cheaper."""
 
 OUTSIDE_MM = 1.5
 """Bone lies up to so far outside the surfaces, which are read from a grid of 1.5 mm."""
@@ -63,6 +65,8 @@ def find_surfaces(
     n = max(1, int(np.ceil(float(np.percentile(half, 90)) / STRIP_MM)))
     offset = np.arange(-n, n + 1) * STRIP_MM
     rows = _rows(work, behind)
+    reach = max(1, round(work.spacing[0] / work.spacing[1]))
+    cost = STEP_COST * min(1.0, STEP_SLICE_MM / work.spacing[0])
     found: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
     for i in [0, *[s * k for k in range(1, n + 1) for s in (-1, 1)]]:
         score = _score(_profile(work, middle + i * STRIP_MM, rows), work)
@@ -74,7 +78,7 @@ def find_surfaces(
             score = score - STRIP_COST * (apart**2)[:, :, None]
             thinner = np.arange(score.shape[2])[None] - inner[1][:, None]
             score = score - STRIP_COST * (thinner**2)[:, None, :]
-        found[i] = _path(score)
+        found[i] = _path(score, reach, cost)
     px = work.spacing[1]
     order = range(-n, n + 1)
     front = np.stack([found[i][0] for i in order], axis=1) * px
@@ -127,16 +131,20 @@ def _score(lit: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
     return np.asarray(face[:, :, None] + back - usual[None, None])
 
 
-def _path(score: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(Z,) row and thickness of the best path down ``score`` (Z, Y, T), a row at a time."""
+def _path(score: NDArray[np.float64], reach: int, cost: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(Z,) row and thickness of the best path through ``score`` (Z, Y, T): up to ``reach`` rows and one of thickness
+    from slice to slice, each row of either surface at this ``cost``."""
     nz, ny, nt = score.shape
-    moves = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+    moves = [(a, b) for a in range(-reach, reach + 1) for b in (-1, 0, 1)]
     total = score[0]
     came = np.zeros(score.shape, np.int8)
     for k in range(1, nz):
-        wide = np.pad(total, 1, constant_values=-1e9)
+        wide = np.pad(total, reach, constant_values=-1e9)
         options = np.stack(
-            [wide[1 + a : 1 + a + ny, 1 + b : 1 + b + nt] - STEP_COST * (abs(a) + abs(a + b)) for a, b in moves]
+            [
+                wide[reach + a : reach + a + ny, reach + b : reach + b + nt] - cost * (abs(a) + abs(a + b))
+                for a, b in moves
+            ]
         )
         came[k] = options.argmax(axis=0)
         total = options.max(axis=0) + score[k]
