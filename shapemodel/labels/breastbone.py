@@ -42,7 +42,10 @@ def solid_sternum(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate, o
     region = upsample(plate.region(work), work.factor, bone.shape)
     if not region.any():
         return out
+    present = np.flatnonzero(plate.present)
     box = bounding_box(region, ROOM_MM, spacing)
+    first = int((plate.surfaces.front[present].min() - ROOM_MM) / spacing[1])
+    box = box[0], slice(max(box[1].start, first), box[1].stop), box[2]  # without the air before it
     z = (np.arange(bone.shape[0])[box[0]] - (work.factor[0] - 1) / 2) / work.factor[0]
     y, x = (np.arange(bone.shape[k], dtype=np.float64)[box[k]] * spacing[k] for k in (1, 2))
     front, back, edge = plate.inside(z, y, x)
@@ -53,7 +56,6 @@ def solid_sternum(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate, o
     if metal.any():
         room &= ~grow(metal, METAL_MM, spacing) | ((front > 0) & (back > 0))
     core = (front > CORE_MM) & (back > CORE_MM) & (edge > CORE_SIDE_MM) & room
-    present = np.flatnonzero(plate.present)
     low, high = present[0] + CORE_END_MM[0] / work.spacing[0], present[-1] - CORE_END_MM[1] / work.spacing[0]
     core[(z < low) | (z > high)] = False
     out[box] = solid_plate(room & bone[box], room, core, spacing)

@@ -43,16 +43,17 @@ def clavicle_ends(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate, g
     middle = (np.abs(x[None] - plate.middle[rows][:, None]) < MIDDLE_MM)[:, None, :] & inside
     pieces, n = ndi.label(part & (hu[box] > work.limits.working))
     held = 2 * np.bincount(pieces[inside], minlength=n + 1) < np.bincount(pieces.ravel(), minlength=n + 1)
-    core = upsample(plate.region(work, -CORE_MM), work.factor, bone.shape)[box].copy()
+    inner = upsample(plate.region(work, -CORE_MM), work.factor, bone.shape, box)
+    core = inner.copy()
     core[max(0, int(z[-1]) - int(TIP_MM / fine[0]) - box[0].start) :] = False
     held[np.unique(pieces[middle | core])] = False
     held[0] = False
     kind = np.where(held, 1, 2)[pieces] * (pieces > 0)
     near = ndi.distance_transform_edt(kind == 0, sampling=fine, return_distances=False, return_indices=True)
     ends = part & (kind[tuple(near)] == 1)
-    own = middle | upsample(plate.region(work, -CORE_MM), work.factor, bone.shape)[box]
+    own = middle | inner
     markers = np.where(own & part & ~ends, np.uint8(1), np.uint8(0))
-    markers[upsample(girdle, work.factor, bone.shape)[box] & part] = 2
+    markers[upsample(girdle, work.factor, bone.shape, box) & part] = 2
     parts = flood(step_cost(hu[box], work.limits.working), part, markers, fine)
-    out[box] = ends | (parts == 2)
-    return out & upper
+    out[box] = (ends | (parts == 2)) & upper[box]
+    return out

@@ -73,9 +73,12 @@ def block_mean(hu: NDArray[np.int16], factor: tuple[int, int, int]) -> NDArray[n
     return (total // int(np.prod(factor))).astype(np.int16)
 
 
-def upsample(small: NDArray, factor: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray:
-    """Nearest-neighbour enlargement by ``factor`` to ``shape``; the last row is repeated where blocks end short."""
-    ix = [np.minimum(np.arange(n) // f, m - 1) for n, f, m in zip(shape, factor, small.shape, strict=True)]
+def upsample(
+    small: NDArray, factor: tuple[int, int, int], shape: tuple[int, ...], box: tuple[slice, ...] = (slice(None),) * 3
+) -> NDArray:
+    """Nearest-neighbour enlargement by ``factor`` to ``shape``, or a ``box`` of that; the last row is repeated where
+    blocks end short."""
+    ix = [np.minimum(np.arange(n)[b] // f, m - 1) for n, b, f, m in zip(shape, box, factor, small.shape, strict=True)]
     return small.take(ix[2], axis=2).take(ix[1], axis=1).take(ix[0], axis=0)
 
 
