@@ -40,6 +40,10 @@ BRIGHT = (0.6, 1.2)
 outline, 1.1-1.5 otherwise; from the last on a plate is covered whatever its middle looks like."""
 COVER_FROM = (0.3, 0.6)
 """Share of that brightness from which a place counts as covered a little, and wholly: cartilage has 0.3-0.45."""
+BETTER = 1.05
+"""The first middle is kept where its edges hold so many times more: 1.08 in a sternum that leans, 0.85-1.03 else."""
+OUTSIDE_MM = 7.0
+"""What lies so far beyond the edges speaks against them."""
 BONE_SHARE = 0.5
 """Weight of what is bone by its HU for the edges, where the middle is bone all along."""
 
@@ -138,13 +142,27 @@ def find_plate(work: Work) -> Plate:
     sure = _covered(bone_map(work, surfaces, beside), work)
     share = BONE_SHARE * float(np.median(sure[middle])) if middle.any() else 0.0
     p = (1 - share) * bony + share * sure
-    mid = _middle(p, work)
+    first, second = (_bounds(p, bony, mid, work) for mid in ((axis - off) / px, _middle(p, work)))
+    mid, edge, present, _ = first if first[3] > BETTER * second[3] else second
+    return Plate(
+        mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind, axis, surfaces
+    )
+
+
+def _bounds(
+    p: NDArray[np.float64], bony: NDArray[np.float64], mid: NDArray[np.float64], work: Work
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], NDArray[np.bool_], float]:
+    """A middle line with its edges, ends, and how much more cover lies within the edges than just beyond (mm)."""
+    px = work.spacing[2]
     present = _extent(bony, mid, work)
-    widest = _widest(present, work)
-    usual = _usual(present, work)
+    widest, usual = _widest(present, work), _usual(present, work)
     edge = [np.minimum(_edge(p, mid, side, usual, work), widest / px) for side in (-1, 1)]
-    low, high = (mid - edge[0]) * px + off, (mid + edge[1]) * px + off
-    return Plate(mid * px + off, low, high, present, behind, axis, surfaces)
+    x = np.arange(p.shape[1])[None]
+    low, high = (mid - edge[0])[:, None], (mid + edge[1])[:, None]
+    wide = OUTSIDE_MM / px
+    inside = (x >= low) & (x <= high) & present[:, None]
+    beyond = (x >= low - wide) & (x <= high + wide) & present[:, None] & ~inside
+    return mid, edge, present, float((p[inside].sum() - p[beyond].sum()) * px * work.spacing[0])
 
 
 def bone_share(work: Work, plate: Plate) -> float:
