@@ -21,6 +21,7 @@ FINE = {
     "contrast_ml": 0.0,
     "metal_ml": 0.0,
     "sternum_mm": 55.0,
+    "sternum_bone": 0.9,
     "cartilage_ml": 0.0,
     "lumbar_hold": 0.95,
 }
@@ -48,6 +49,7 @@ def test_an_ordinary_study_is_not_flagged():
         ("contrast_ml", 400.0, "contrast"),
         ("metal_ml", 0.3, "metal"),
         ("sternum_mm", 80.0, "sternum_odd"),
+        ("sternum_bone", 0.45, "sternum_odd"),
         ("lumbar_hold", 0.45, "variant_pairs"),
     ],
 )

@@ -9,10 +9,11 @@ from scipy import ndimage as ndi
 from skimage.measure import euler_number
 
 from shapemodel.anatomy import OTHER_BONE, rib, vertebra
+from shapemodel.labels.breastbone import solid_plate
 from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.pipeline import _with_rim
-from shapemodel.labels.solid import fill_cups, keep_largest, solid_plate
+from shapemodel.labels.solid import fill_cups, keep_largest
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
 
@@ -119,16 +120,16 @@ def test_markers_lie_in_their_own_levels():
 
 
 def test_a_notch_stays_open_and_a_broken_shell_is_filled():
-    region = np.ones((5, 40, 80), bool)
+    region, nothing = np.ones((5, 40, 80), bool), np.zeros((5, 40, 80), bool)
     corners = np.zeros(region.shape, bool)
     corners[:, 10:26, 5:18] = corners[:, 10:26, 60:73] = True
     corners[0:2, 10:26, 5:73] = True  # the plate below the notch joins them
-    assert not solid_plate(corners, region, SPACING)[4, 15:20, 35:45].any()
+    assert not solid_plate(corners, region, nothing, SPACING)[4, 15:20, 35:45].any()
     shell = np.zeros(region.shape, bool)
     shell[:, 10:12, 5:73] = shell[:, 24:26, 5:73] = True  # front and back cortex, thin ends not seen
     shell[0] = False
     shell[0, 10:26, 5:73] = True
-    assert solid_plate(shell, region, SPACING)[3, 15:20, 35:45].all()
+    assert solid_plate(shell, region, nothing, SPACING)[3, 15:20, 35:45].all()
 
 
 def test_the_tip_of_a_shoulder_blade_is_no_piece_of_the_rib():

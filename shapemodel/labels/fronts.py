@@ -21,7 +21,7 @@ from shapemodel.labels.sternum import Plate
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
-BEYOND_MM = {1: 21.0, 2: 23.0, 3: 40.0, 4: 46.0, 5: 52.0, 6: 63.0, 7: 84.0, 8: 94.0, 9: 104.0}
+BEYOND_MM = {1: 22.0, 2: 26.0, 3: 41.0, 4: 48.0, 5: 55.0, 6: 66.0, 7: 85.0, 8: 96.0, 9: 109.0}
 """Joint of rib and cartilage, mm beside the edge of the manubrium, mean of adults."""
 TENTH_AHEAD_MM = 80.0
 """The same of the tenth rib, which ends where the wall turns forwards, mm in front of the canal: 24-78 in people, 76-89
@@ -48,18 +48,18 @@ INDEPENDENT, FIRST_INDEPENDENT = 0.3, 0.08
 cartilage is as wide as its rib and calcifies early and wholly, so that its looks say less."""
 NARROW = 0.7
 """Logarithm by which a place as wide as the shaft is less likely the joint than one where nothing is."""
-MISLED = 5.0
+MISLED = 8.0
 """No place is less likely than this (logarithm) by its looks alone: cartilage may look like a rib all along."""
 SHELL_PERCENTILE = 85.0
 """Percentile of the HU of a bin that stands for its cortex or its calcified spots."""
 SHAVE_MM = 3.0
 """A rib that ends within this of the joint ended by itself and is left alone."""
 
-SECTION_MEAN, SECTION_SD, SECTION_MOST = 0.9, 0.25, 1.2
+SECTION_MEAN, SECTION_SD, SECTION_MOST = 0.95, 0.2, 1.2
 """Section of the front of a rib against that of the shaft behind it; more than the last counts as the last."""
-SPARSE, SPARSE_SHARE = 0.35, 0.6
+SPARSE, SPARSE_SHARE = 0.35, 0.3
 """Section of cartilage: for this share of it falls off so fast from nothing, otherwise anything goes."""
-DENSE_SD, DENSER, DENSER_SD = 0.2, 0.35, 0.45
+DENSE_SD, DENSER, DENSER_SD = (0.25, 0.15), 0.2, 0.33
 """Logarithm of the HU of a rib's front against its shaft (spread), of calcified cartilage (mean, spread)."""
 ODD = 0.03
 """Share of bins that look like neither."""
@@ -173,9 +173,9 @@ def _likelihood(
     seen = np.isfinite(shell) & (section > 0.1)
     dense = np.where(seen, dense, 0.0)
     bone = _mixed(_normal(np.minimum(section, SECTION_MOST), SECTION_MEAN, SECTION_SD), 0.3)
-    lime = SPARSE_SHARE * np.exp(-section / SPARSE) / SPARSE + (1 - SPARSE_SHARE) * 0.4
+    lime = SPARSE_SHARE * np.exp(-section / SPARSE) / SPARSE + (1 - SPARSE_SHARE) / SECTION_MOST
     for_lime = np.log(lime) - np.log(bone)
-    density = _mixed(_normal(dense, DENSER, DENSER_SD), 0.3), _mixed(_normal(dense, 0.0, DENSE_SD), 0.3)
+    density = _mixed(_normal(dense, DENSER, DENSER_SD), 0.3), _mixed(_skewed(dense, DENSE_SD), 0.3)
     for_lime += np.where(seen, np.log(density[0]) - np.log(density[1]), 0.0)
     for_lime[mid > expected + SURE_SD * sd] = -1.0
     total = np.concatenate([[0.0], np.cumsum(for_lime)]) * (FIRST_INDEPENDENT if level == 1 else INDEPENDENT)
@@ -185,6 +185,12 @@ def _likelihood(
 
 def _normal(x: NDArray[np.float64], mean: float, sd: float) -> NDArray[np.float64]:
     return np.asarray(np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi)))
+
+
+def _skewed(x: NDArray[np.float64], sd: tuple[float, float]) -> NDArray[np.float64]:
+    """Normal about 0 with its own spread below and above."""
+    own = np.where(x < 0, sd[0], sd[1])
+    return np.asarray(np.exp(-0.5 * (x / own) ** 2) / (0.5 * (sd[0] + sd[1]) * np.sqrt(2 * np.pi)))
 
 
 def _mixed(density: NDArray[np.float64], odd: float) -> NDArray[np.float64]:

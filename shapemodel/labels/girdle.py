@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from shapemodel.labels.flood import NEIGHBOURS, flood, step_cost
+from shapemodel.labels.morphology import dilate, grow
 from shapemodel.labels.work import Work
 from shapemodel.mask import Mask
 
@@ -27,6 +29,10 @@ USUAL_PERCENT = 95.0
 """Percentile of a rib's distances from the lungs that none of its own pieces exceeds in the middle."""
 MAX_DEPTH_MM = 6.0
 """Depth at which watershed basins are cut off: half the thickness of the thickest rib."""
+CONTACT_MM, RIM_MM = 12.0, 2.5
+"""So far around its contacts with ribs the girdle is looked at again, and the rim of that in which nothing changes."""
+ON_RIB_MM = 7.0
+"""Nothing but ribs lies so near to the lungs."""
 
 
 def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
@@ -64,7 +70,29 @@ def split_girdle(work: Work, bone: Mask, keep_out: Mask, core: Mask) -> Mask:
     ws = watershed(-depth, markers, mask=part)
     out = np.zeros_like(bone)
     out[box] = ws == 2
-    return out
+    return out | _beyond_contacts(work, mask, out)
+
+
+def _beyond_contacts(work: Work, bone: Mask, girdle: Mask) -> Mask:
+    """What of the other ``bone`` around its contacts with the girdle is girdle as well.
+
+    The tip of a shoulder blade may lie as near to the lungs as ribs do, on the rib's side of the narrowest place. But
+    it is one dense piece with the blade, and held to the rib through the partial volume of a contact: around contacts
+    both grow from what is surely theirs, dear through what is dark.
+    """
+    rest = bone & ~girdle
+    box = _box(girdle, [int(2 * CONTACT_MM / s) for s in work.spacing])
+    touch = dilate(girdle[box], NEIGHBOURS) & rest[box]
+    if not touch.any():
+        return np.zeros_like(bone)
+    zone, inner = (grow(touch, r, work.spacing) for r in (CONTACT_MM, CONTACT_MM - RIM_MM))
+    zone &= bone[box]
+    markers = np.zeros(zone.shape, np.uint8)
+    markers[zone & rest[box] & (~inner | (work.lung_mm[box] < ON_RIB_MM))] = 1
+    markers[zone & girdle[box] & (~inner | (work.lung_mm[box] > GIRDLE_MM))] = 2
+    out = np.zeros_like(bone)
+    out[box] = flood(step_cost(work.hu[box], work.limits.working), zone, markers, work.spacing) == 2
+    return out & rest
 
 
 def drop_outliers(labels: NDArray[np.uint8], work: Work, keys: Sequence[int]) -> NDArray[np.uint8]:

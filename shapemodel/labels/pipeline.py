@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM
+from shapemodel.labels.breastbone import solid_sternum
 from shapemodel.labels.canal import find_canal
+from shapemodel.labels.clavicles import clavicle_ends
 from shapemodel.labels.flood import flood, step_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import drop_outliers, split_girdle
@@ -22,8 +24,8 @@ from shapemodel.labels.plausible import refuse_absurd
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
 from shapemodel.labels.records import REMARKS, Labelled, LabelSettings, Overrides
 from shapemodel.labels.ribs import paraspinal
-from shapemodel.labels.solid import bounding_box, drop_crumbs, fill_cups, solid_plate, solid_ribs, solid_vertebra
-from shapemodel.labels.sternum import CORE_MM, Plate, clavicle_ends, find_plate
+from shapemodel.labels.solid import bounding_box, drop_crumbs, fill_cups, solid_ribs, solid_vertebra
+from shapemodel.labels.sternum import CORE_MM, Plate, find_plate
 from shapemodel.labels.vertebrae import SpineFrame, canal_mask, disc_height, hold_levels, level_markers, spine_frame
 from shapemodel.labels.vessels import find_vessels
 from shapemodel.labels.work import Work, make_work, smooth_slices, upsample
@@ -199,13 +201,15 @@ def _fine(
     mask = (hu > low) & upsample(work.body, work.factor, hu.shape)
     rest = (raw == 0) & mask
     raw[rest] = np.where(ribs[rest] >= OTHER_BONE, 0, ribs[rest])
-    clavicles = clavicle_ends(hu, mask, work, plate)
-    raw[upsample(plate.region(work) & ~girdle, work.factor, hu.shape) & mask & ~clavicles] = STERNUM
+    clavicles = clavicle_ends(hu, mask, work, plate, girdle)
+    others = upsample(girdle, work.factor, hu.shape) | clavicles
+    sternum = solid_sternum(hu, mask, work, plate, others, spacing)
+    raw[sternum] = STERNUM
     clock("gather")
     out = solid_ribs(drop_outliers(raw, work, RIBS), list(RIBS), spacing)
     fill_cups(out, list(RIBS), work.canal.at_z(np.arange(hu.shape[0]) * spacing[0]), spacing)
     clock("solid ribs")
-    _solid_sternum(raw, out, upsample(plate.region(work), work.factor, hu.shape), spacing)
+    out[sternum & (out == 0)] = STERNUM
     canal = np.zeros(hu.shape, bool)
     canal[frame.box] = canal_mask(frame, hu[frame.box] < low)
     _solid_spine(raw, out, spacing, canal[frame.box], frame, numbering)
@@ -246,15 +250,6 @@ def _with_rim(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Labels of the working grid with one more layer: what of it is bone the fine outline says, since a block of which
     a bone's edge fills a quarter is as dark as fat."""
     return np.where(labels == 0, ndi.grey_dilation(labels, (3, 3, 3)), labels)
-
-
-def _solid_sternum(raw: NDArray[np.uint8], out: NDArray[np.uint8], region: Mask, spacing: Spacing) -> None:
-    mask = raw == STERNUM
-    if not mask.any():
-        return
-    box = bounding_box(mask, 6.0, spacing)
-    solid = solid_plate(mask[box], region[box], spacing)
-    out[box][solid & (out[box] == 0)] = STERNUM
 
 
 def _solid_spine(raw, out, spacing: Spacing, tube: Mask, frame: SpineFrame, numbering: Numbering) -> None:

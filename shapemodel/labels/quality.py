@@ -10,7 +10,7 @@ from shapemodel.anatomy import MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRA
 from shapemodel.labels import records
 from shapemodel.labels.numbering import Numbering
 from shapemodel.labels.records import Arms, BoneStatus, State
-from shapemodel.labels.sternum import Plate
+from shapemodel.labels.sternum import Plate, bone_share
 from shapemodel.labels.work import Work
 from shapemodel.mask import Coarse, Mask, Spacing
 from shapemodel.reasons import Flag
@@ -38,6 +38,8 @@ ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
 STERNUM_ML = 25.0
 """Whole ones hold 32-92 mL; one that came out as shreds of a thin cortex held 14."""
+STERNUM_BONE = 0.6
+"""Cortex too thin to be seen: 0.38-0.49 in phantoms of thin bone, whose other bones go wrong too, 0.68-0.94 else."""
 LUNG_RATIO = 0.5
 CARTILAGE_ML = 6.0
 """4 cm of a calcified first cartilage; up to 4 mL are cut off ordinary scans of the middle-aged."""
@@ -104,8 +106,9 @@ def study_measures(
 
     ``level_share`` of the ribs' votes for the level; ``canal_rays`` median share of rays from the canal that meet
     bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
-    ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``cartilage_ml`` most that was
-    cut off one rib. ``lumbar_hold`` (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
+    ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``sternum_bone`` share of its
+    middle in which bone is seen; ``cartilage_ml`` most that was cut off one rib. ``lumbar_hold``
+    (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
     """
     used = [k for k in range(len(numbering.discs.s)) if min(numbering.levels[k], numbering.levels[k + 1]) < OTHER_BONE]
     return {
@@ -117,6 +120,7 @@ def study_measures(
         "contrast_ml": float(vessels.sum()) * work.voxel_ml,
         "metal_ml": float(((work.hu > METAL_HU) & work.body).sum()) * work.voxel_ml,
         "sternum_mm": float((plate.high - plate.low)[plate.present].max(initial=0.0)),
+        "sternum_bone": bone_share(work, plate),
         "cartilage_ml": max(trimmed.values(), default=0.0),
     }
 
@@ -131,6 +135,7 @@ LIMITS = (
     (records.METAL_MUCH, "metal_ml", ">", METAL_MUCH_ML, "{:.1f} mL of metal"),
     (records.VARIANT, "lumbar_hold", "<", HOLD_OK, "parted from L1 at {:.0%} of its cortex' HU: a rib of a 13th pair"),
     (records.STERNUM_ODD, "sternum_mm", ">", STERNUM_WIDE_MM, "{:.0f} mm wide"),
+    (records.STERNUM_ODD, "sternum_bone", "<", STERNUM_BONE, "its cortex is seen on {:.0%} of its middle"),
 )
 """Flag, measure, on which side of which limit it is raised, and its note."""
 

@@ -11,13 +11,8 @@ from shapemodel.mask import Mask, Spacing
 
 RIB_CLOSE_MM = 2.0
 """Half of the widest gap that partial volume leaves in a rib's cortex."""
-PLATE_CLOSE_MM = (7.0, 4.0)
-"""Along the body half of the widest joint of a sternum (manubrium and body, body and xiphoid); within slices half of
-the widest hole in its cortex."""
 BODY_CLOSE_MM = 2.5
 """Half of the widest hole in a body's cortex that the axial filling cannot close; more fills the waist of bodies."""
-HOLLOW = 0.6
-"""A slice of sternum that fills less of its convex hull is a broken shell."""
 CUP_MM = 22.0
 """Depth of the open cups of thin cortex in which the fronts of ribs end."""
 CUP_CLOSE_MM = 4.0
@@ -113,32 +108,6 @@ def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]
         own = labels[box] == k
         labels[box][own & ~keep_largest(own)] = 0
     return labels
-
-
-def solid_plate(mask: Mask, region: Mask, spacing: Spacing) -> Mask:
-    """The sternum in its box: closed, marrow filled; a slice that stays hollow becomes its convex hull in ``region``.
-
-    Axial sections of the sternum are nearly convex; the cortex of an old one is too thin to be seen all round,
-    so that there closing alone would leave a shell.
-    """
-    from skimage.morphology import convex_hull_image
-
-    flat = (spacing[0] * PLATE_CLOSE_MM[1] / PLATE_CLOSE_MM[0], spacing[1], spacing[2])
-    closed = keep_largest(fill_planes(close_mm(mask, PLATE_CLOSE_MM[1], flat), spacing, 1500.0) & (region | mask))
-    out = closed.copy()
-    for k, m in enumerate(closed):
-        if m.sum() > 10 and not _notched(m):
-            hull = convex_hull_image(m) & region[k]
-            if m.sum() < HOLLOW * hull.sum():
-                out[k] |= hull
-    return keep_largest(out)
-
-
-def _notched(m: Mask) -> bool:
-    """Whether a section (y, x) leaves its middle free: the two corners beside the notch."""
-    x = np.flatnonzero(m.any(axis=0))
-    third = (x[-1] - x[0]) // 3
-    return not m[:, x[0] + third : x[-1] + 1 - third].any(axis=0).all()
 
 
 def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spacing) -> Mask:

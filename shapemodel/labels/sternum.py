@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from shapemodel.labels.solid import bounding_box
-from shapemodel.labels.work import Work, upsample
-from shapemodel.mask import Mask, Spacing
+from shapemodel.labels.depth import Surfaces, bone_map, cortex_map, find_surfaces
+from shapemodel.labels.work import Work
+from shapemodel.mask import Mask
 
 BEHIND_FRONT_MM = 12.0
 """The sternum reaches this far behind the foremost lung of its height."""
@@ -28,28 +28,52 @@ END_MM = 5.0
 """The notch and the tip are thinner than what counts as cover."""
 MAX_GAP_MM = 14.0
 """A cartilage joint of the sternum (manubrium-body, xiphoid) is no thicker."""
-JOINT_TOP_MM = 20.0
-"""Clavicles meet the uppermost part of the manubrium; lower down the middle of the plate is surely sternum."""
-TIP_MM = 12.0
 CORE_MM = 9.0
 """The tips of the clavicles lie at the uppermost corners of the manubrium: further down what is further inside than
 this is sternum."""
 MIDDLE_MM = 8.0
 """The ends of the clavicles keep so far from the midline (the interclavicular notch is 2-3 cm wide)."""
-CLAVICLE_SIDE_MM = 20.0
-"""So far around the manubrium the clavicles are followed to what is known as shoulder girdle."""
+SURE_HALF_MM = 25.0
+"""Surfaces are looked for so far to both sides of the middle."""
+BRIGHT = (0.6, 1.2)
+"""Brightness of a cortex in the middle (0 soft tissue, 1 the outline of bone): 0.75 where it is too thin to reach the
+outline, 1.1-1.5 otherwise; from the last on a plate is covered whatever its middle looks like."""
+COVER_FROM = (0.3, 0.6)
+"""Share of that brightness from which a place counts as covered a little, and wholly: cartilage has 0.3-0.45."""
+BETTER = 1.05
+"""The first middle is kept where its edges hold so many times more: 1.08 in a sternum that leans, 0.85-1.03 else."""
+OUTSIDE_MM = 7.0
+"""What lies so far beyond the edges speaks against them."""
+BONE_SHARE = 0.5
+"""Weight of what is bone by its HU for the edges, where the middle is bone all along."""
 
 
 @dataclass(frozen=True)
 class Plate:
     """Sternum in projection: per work slice the middle, left and right edge (mm of the array frame, x),
-    whether the plate is there, and the row (mm, y) behind which nothing is sternum."""
+    whether the plate is there, the row (mm, y) behind which nothing is sternum, and surfaces about an axis (mm, x)."""
 
     middle: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     present: NDArray[np.bool_]
     behind: NDArray[np.float64]
+    axis: NDArray[np.float64]
+    surfaces: Surfaces
+
+    def inside(
+        self, z: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """mm behind the front and before the back (Z, Y, X) and inside the edges (Z, 1, X) of the plate (negative:
+        outside) at heights ``z`` in work slices, rows and columns in mm; edges -inf where there is no plate."""
+        rows = np.arange(len(self.low))
+        low, high = np.interp(z, rows, self.low), np.interp(z, rows, self.high)
+        beside = x[None] - np.interp(z, rows, self.axis)[:, None]
+        front, back = (v.astype(np.float32) for v in self.surfaces.at(z, beside))
+        edge = np.minimum(x[None] - low[:, None], high[:, None] - x[None]).astype(np.float32)
+        edge[~self.present[np.clip(np.round(z).astype(int), 0, len(rows) - 1)]] = -np.inf
+        at = y.astype(np.float32)[None, :, None]
+        return at - front[:, None], back[:, None] - at, edge[:, None]
 
     def region(self, work: Work, margin: float = 0.0) -> Mask:
         """(Z, Y, X) bool: in front of ``behind`` and between the edges widened by ``margin``."""
@@ -99,17 +123,60 @@ def _dp(score: NDArray[np.float64], reach: int, stiff: float) -> NDArray[np.int6
 
 
 def find_plate(work: Work) -> Plate:
-    """Middle line and edges of the sternum; ``present`` is all False where none is in the scan."""
-    thick, behind = front_map(work, work.limits.low)
-    p = ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0))
+    """Middle line, edges and surfaces of the sternum; ``present`` is all False where none is in the scan.
+
+    The middle is found twice: among what is bone in the front wall, and then, with the surfaces about it known, among
+    what is bright where their cortices lie, which also tells a sternum whose cortex is too thin to reach the outline of
+    bone from what lies before or behind it.
+    """
     px = work.spacing[2]
-    mid = _middle(p, work)
-    present = _extent(p, mid, work)
-    widest = _widest(present, work)
-    usual = _usual(present, work)
-    edge = [np.minimum(_edge(p, mid, side, usual, work), widest / px) for side in (-1, 1)]
     off = (work.factor[2] - 1) / 2 * px / work.factor[2]
-    return Plate(mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind)
+    thick, behind = front_map(work, work.limits.low)
+    axis = _middle(_covered(thick, work), work) * px + off
+    surfaces = find_surfaces(work, axis, np.full(len(axis), SURE_HALF_MM), behind)
+    beside = (np.arange(work.hu.shape[2]) * px + off)[None] - axis[:, None]
+    middle = (np.abs(beside) < MIDDLE_MM) & (_upper(work)[:, None] > 0.9)
+    bright = cortex_map(work, surfaces, beside)
+    usual_bright = float(np.clip(np.median(bright[middle]), *BRIGHT)) if middle.any() else BRIGHT[1]
+    bony = np.clip((bright / usual_bright - COVER_FROM[0]) / (COVER_FROM[1] - COVER_FROM[0]), 0.0, 1.0)
+    sure = _covered(bone_map(work, surfaces, beside), work)
+    share = BONE_SHARE * float(np.median(sure[middle])) if middle.any() else 0.0
+    p = (1 - share) * bony + share * sure
+    first, second = (_bounds(p, bony, mid, work) for mid in ((axis - off) / px, _middle(p, work)))
+    mid, edge, present, _ = first if first[3] > BETTER * second[3] else second
+    return Plate(
+        mid * px + off, (mid - edge[0]) * px + off, (mid + edge[1]) * px + off, present, behind, axis, surfaces
+    )
+
+
+def _bounds(
+    p: NDArray[np.float64], bony: NDArray[np.float64], mid: NDArray[np.float64], work: Work
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]], NDArray[np.bool_], float]:
+    """A middle line with its edges, ends, and how much more cover lies within the edges than just beyond (mm)."""
+    px = work.spacing[2]
+    present = _extent(bony, mid, work)
+    widest, usual = _widest(present, work), _usual(present, work)
+    edge = [np.minimum(_edge(p, mid, side, usual, work), widest / px) for side in (-1, 1)]
+    x = np.arange(p.shape[1])[None]
+    low, high = (mid - edge[0])[:, None], (mid + edge[1])[:, None]
+    wide = OUTSIDE_MM / px
+    inside = (x >= low) & (x <= high) & present[:, None]
+    beyond = (x >= low - wide) & (x <= high + wide) & present[:, None] & ~inside
+    return mid, edge, present, float((p[inside].sum() - p[beyond].sum()) * px * work.spacing[0])
+
+
+def bone_share(work: Work, plate: Plate) -> float:
+    """Share of the plate's middle in which bone is seen between its surfaces; 1 where there is no plate."""
+    x = work.mm(np.stack([np.arange(work.hu.shape[2])] * 3, 1))[:, 2]
+    beside = x[None] - plate.axis[:, None]
+    middle = (np.abs(x[None] - plate.middle[:, None]) < MIDDLE_MM) & plate.present[:, None]
+    seen = bone_map(work, plate.surfaces, beside) > MIN_THICK_MM
+    return float(seen[middle].mean()) if middle.any() else 1.0
+
+
+def _covered(thick: NDArray, work: Work) -> NDArray[np.float64]:
+    """(Z, X) 0-1: whether there is bone enough along a ray for a plate, smoothed down the body."""
+    return np.asarray(ndi.gaussian_filter((thick > MIN_THICK_MM).astype(float), (3.0 / work.spacing[0], 0)))
 
 
 def _middle(p: NDArray[np.float64], work: Work) -> NDArray[np.float64]:
@@ -220,35 +287,3 @@ def _extent(p: NDArray[np.float64], mid: NDArray[np.float64], work: Work) -> NDA
     out = np.zeros(len(p), bool)
     out[max(0, z[0] - int(END_MM / work.spacing[0])) : z[-1] + 1 + int(END_MM / work.spacing[0])] = True
     return out
-
-
-def clavicle_ends(hu: NDArray[np.int16], bone: Mask, work: Work, plate: Plate) -> Mask:
-    """(Z, Y, X) bool, fine grid: ends of clavicles that reach into the plate's region.
-
-    Pieces of dense bone that lie for the most part beside the region and do not hold the middle of the plate.
-    ``bone`` is the fine outline mask; what it has around such a piece goes with it.
-    """
-    out = np.zeros(bone.shape, bool)
-    region = upsample(plate.region(work), work.factor, bone.shape)
-    z = np.flatnonzero(region.any(axis=(1, 2)))
-    fine: Spacing = tuple(s / f for s, f in zip(work.spacing, work.factor, strict=True))  # type: ignore[assignment]
-    if not len(z):
-        return out
-    notch = int(z[-1]) - int(JOINT_TOP_MM / fine[0])
-    upper = region.copy()
-    upper[: max(0, notch)] = False
-    box = bounding_box(upper, CLAVICLE_SIDE_MM, fine)
-    part, inside = bone[box], region[box]
-    x = np.arange(bone.shape[2])[box[2]] * fine[2]
-    rows = np.minimum(np.arange(bone.shape[0])[box[0]] // work.factor[0], len(plate.middle) - 1)
-    middle = (np.abs(x[None] - plate.middle[rows][:, None]) < MIDDLE_MM)[:, None, :] & inside
-    pieces, n = ndi.label(part & (hu[box] > work.limits.working))
-    held = 2 * np.bincount(pieces[inside], minlength=n + 1) < np.bincount(pieces.ravel(), minlength=n + 1)
-    core = upsample(plate.region(work, -CORE_MM), work.factor, bone.shape)[box].copy()
-    core[max(0, int(z[-1]) - int(TIP_MM / fine[0]) - box[0].start) :] = False
-    held[np.unique(pieces[middle | core])] = False
-    held[0] = False
-    kind = np.where(held, 1, 2)[pieces] * (pieces > 0)
-    near = ndi.distance_transform_edt(kind == 0, sampling=fine, return_distances=False, return_indices=True)
-    out[box] = part & (kind[tuple(near)] == 1)
-    return out & upper

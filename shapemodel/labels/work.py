@@ -20,6 +20,11 @@ FLUID_BEHIND_MM = 25.0
 APEX_MM = 50.0
 """Where the pleura surely is behind the canal: share of the half width of the lungs, less than half of its
 depth; the whole of it where, below the apex, no air is seen so far back."""
+LEVEL_MM, LEVEL_SHARE = 9.0, 0.88
+"""Air that is in its last so many mm still as wide as this share of its widest ends in a level: 0.95-1 above fluid in
+phantoms lying on their backs, 0.52-0.79 in lungs that reach the back of the chest."""
+ROUND_POINTS = 7
+"""Points of the round of the back that fluid fills."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,12 @@ def block_mean(hu: NDArray[np.int16], factor: tuple[int, int, int]) -> NDArray[n
     return (total // int(np.prod(factor))).astype(np.int16)
 
 
-def upsample(small: NDArray, factor: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray:
-    """Nearest-neighbour enlargement by ``factor`` to ``shape``; the last row is repeated where blocks end short."""
-    ix = [np.minimum(np.arange(n) // f, m - 1) for n, f, m in zip(shape, factor, small.shape, strict=True)]
+def upsample(
+    small: NDArray, factor: tuple[int, int, int], shape: tuple[int, ...], box: tuple[slice, ...] = (slice(None),) * 3
+) -> NDArray:
+    """Nearest-neighbour enlargement by ``factor`` to ``shape``, or a ``box`` of that; the last row is repeated where
+    blocks end short."""
+    ix = [np.minimum(np.arange(n)[b] // f, m - 1) for n, b, f, m in zip(shape, box, factor, small.shape, strict=True)]
     return small.take(ix[2], axis=2).take(ix[1], axis=1).take(ix[0], axis=0)
 
 
@@ -93,27 +101,46 @@ def lung_hull(lungs: Mask, canal_yx: NDArray[np.float64], spacing: Spacing) -> M
     """
     from skimage.morphology import convex_hull_image
 
-    # at the back the hull always reaches behind the canal, as healthy lungs do, also where fluid is in their place
-
     hull = np.zeros_like(lungs)
     top = int(np.flatnonzero(lungs.any(axis=(1, 2)))[-1])
     for k, m in enumerate(lungs):
         if m.sum() > 8:
-            x = np.flatnonzero(m.any(axis=0))
-            half = 0.5 * (x[-1] - x[0])
             full = m.copy()
-            back = float(np.flatnonzero(m.any(axis=1))[-1]) * spacing[1]
-            fluid = (top - k) * spacing[0] > APEX_MM and back < canal_yx[k, 0] + PLEURA_BEHIND_MM
-            behind = FLUID_BEHIND_MM if fluid else PLEURA_BEHIND_MM
-            y = int(round((canal_yx[k, 0] + behind) / spacing[1]))
-            for side in (-PLEURA_SIDE, PLEURA_SIDE):
-                at = int(round(canal_yx[k, 1] / spacing[2] + side * half))
-                if 0 <= y < m.shape[0] and 0 <= at < m.shape[1]:
-                    full[y, at] = True
+            y, x = _pleura_behind(m, canal_yx[k], spacing, (top - k) * spacing[0] > APEX_MM)
+            inside = (y >= 0) & (y < m.shape[0]) & (x >= 0) & (x < m.shape[1])
+            full[y[inside], x[inside]] = True
             hull[k] = convex_hull_image(full)
     for k in range(len(hull) - 2, -1, -1):
         hull[k] |= hull[k + 1]
     return hull
+
+
+def _pleura_behind(
+    lung: Mask, canal_yx: NDArray[np.float64], spacing: Spacing, below_apex: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns that pleura surely holds behind the canal in a slice (y, x): two points of its back, and on a
+    side whose air ends in a level the whole round that fluid fills, a quarter of an ellipse on from that level."""
+    rows, cols = np.nonzero(lung)
+    down, beside = rows * spacing[1], cols * spacing[2] - canal_yx[1]
+    half = 0.5 * float(beside.max() - beside.min())
+    healthy, whole = canal_yx[0] + PLEURA_BEHIND_MM, canal_yx[0] + FLUID_BEHIND_MM
+    back = whole if below_apex and down.max() < healthy else healthy
+    y, x = [back, back], [-PLEURA_SIDE * half, PLEURA_SIDE * half]
+    for side in (-1.0, 1.0):
+        own = side * beside > 0
+        if not below_apex or not own.any() or down[own].max() >= healthy:
+            continue
+        end, wide = float(down[own].max()), float((side * beside[own]).max())
+        if float((side * beside[own & (down > end - LEVEL_MM)]).max()) < LEVEL_SHARE * wide:
+            continue
+        back = max(whole, float(down.max()))
+        for turn in np.linspace(0.0, 0.5 * np.pi, ROUND_POINTS):
+            y.append(end + np.sin(turn) * (back - end))
+            x.append(side * (wide * np.cos(turn) + PLEURA_SIDE * half * (1 - np.cos(turn))))
+    return (
+        np.round(np.array(y) / spacing[1]).astype(np.int64),
+        np.round((np.array(x) + canal_yx[1]) / spacing[2]).astype(np.int64),
+    )
 
 
 def make_work(hu: NDArray[np.int16], spacing: Spacing, coarse: Coarse, canal: Canal, limits: Thresholds) -> Work:
