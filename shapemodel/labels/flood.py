@@ -12,13 +12,42 @@ JOINT_COST = 12.0
 """How many times dearer a step through the darkest bone voxel is than through dense bone."""
 JOINT_HU = 110.0
 """HU above the bone outline at which the extra cost has fallen to 1/e: partial volume of a closed joint."""
+GAP_MM = 3.0
+"""Bone on both sides of a closed joint lies so near to its middle; marrow spaces are wider."""
+GAP_HU = 50.0
+"""A valley of this depth between two walls of bone costs as much again as dense bone."""
+GAP_TOP_HU = 600.0
+"""HU above the bone outline from which bone is a wall, however dense."""
 NEIGHBOURS = [(dz, dy, 1) for dz in (-1, 0, 1) for dy in (-1, 0, 1)]
 """A voxel and those that touch it, as rows."""
 
 
-def step_cost(hu: NDArray[np.int16], low: float) -> NDArray[np.float64]:
-    """Cost per mm: 1 in dense bone, 13 at the bone outline."""
-    return 1.0 + JOINT_COST * np.exp(-np.clip(hu - low, 0.0, None) / JOINT_HU)
+def step_cost(hu: NDArray[np.int16], low: float, spacing: Spacing) -> NDArray[np.float64]:
+    """Cost per mm: 1 in dense bone, 13 at the bone outline; more in narrow gaps between bright walls.
+
+    Marrow is as dark as many a joint; but a joint is narrow, and dark against what bounds it on two sides.
+    """
+    dark = 1.0 + JOINT_COST * np.exp(-np.clip(hu - low, 0.0, None) / JOINT_HU)
+    return dark + gap_depth(hu, GAP_MM, int(low + GAP_TOP_HU), spacing) / GAP_HU
+
+
+def gap_depth(hu: NDArray[np.int16], reach: float, top: int, spacing: Spacing) -> NDArray[np.int16]:
+    """HU by which a voxel (z, y, x) is darker than the lower of the two walls beside it, along the axis where that
+    is most.
+
+    A wall is the brightest voxel within ``reach`` mm on one side of it, at most ``top`` HU.
+    """
+    flat = np.minimum(hu, np.int16(top))
+    out = np.zeros_like(flat)
+    for axis in range(3):
+        n = max(1, round(reach / spacing[axis]))
+        line = np.moveaxis(flat, axis, 0)
+        before, behind = line.copy(), line.copy()
+        for k in range(1, n + 1):
+            np.maximum(before[k:], line[:-k], out=before[k:])
+            np.maximum(behind[:-k], line[k:], out=behind[:-k])
+        np.maximum(out, np.moveaxis(np.minimum(before, behind) - line, 0, axis), out=out)
+    return out
 
 
 def flood(

@@ -16,7 +16,7 @@ from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import drop_outliers, split_girdle
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.lumbar import process_hold
-from shapemodel.labels.necks import axial_turn, neck_markers
+from shapemodel.labels.necks import axial_turn, neck_markers, process_markers
 from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.plausible import refuse_absurd
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
@@ -234,12 +234,14 @@ def _flooded(
     low = work.limits.low
     bone = hu > low
     discs, levels = numbering.discs, numbering.levels
-    markers = level_markers(frame, bone, discs, levels)
+    markers = process_markers(frame, bone, discs, levels, numbering.owners, work.canal)
+    arches = level_markers(frame, bone, discs, levels)
+    markers[arches > 0] = arches[arches > 0]
     own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
     markers[own] = ribs[own]
     necks = neck_markers(frame, bone, discs, levels, numbering.owners, work.canal, spacing)
     markers[necks > 0] = necks[necks > 0]
-    return hold_levels(flood(step_cost(hu, low), bone, markers, spacing), frame, discs, levels)
+    return hold_levels(flood(step_cost(hu, low, spacing), bone, markers, spacing), frame, discs, levels)
 
 
 def _with_rim(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
