@@ -19,7 +19,7 @@ from shapemodel.anatomy import RIBS, VERTEBRAE
 from shapemodel.labels.canal import Canal
 from shapemodel.labels.ribs import Start
 from shapemodel.labels.spine import Discs
-from shapemodel.labels.vertebrae import SpineFrame, disc_height, level_bounds
+from shapemodel.labels.vertebrae import COLUMN_SIDE_MM, SpineFrame, disc_height, level_bounds
 from shapemodel.mask import Mask, Spacing
 
 HEAD_SIDE_MM = 18.0
@@ -32,6 +32,8 @@ HEAD_DEPTH_MM = (11.0, 5.0, 2.0)
 HEAD_ABOVE_MM = {1: -5.0, 11: -8.0, 12: -13.0}
 """Height of a head against the disc above its body; ribs 2-10 lie at :data:`HEAD_LEVEL_MM`."""
 HEAD_LEVEL_MM = -2.0
+HEAD_HALF_MM = 12.0
+"""No head reaches so far before its middle (11 mm in phantoms, which carry the largest ones)."""
 NECK_MM = ((1.5, 3.0), (2.0, 3.5))
 """A neck's middle before and above the line from start to head, and its spread: behind and below is the process."""
 CORRIDOR_MM = 8.0
@@ -209,6 +211,25 @@ def process_markers(
             part = level_bone & (lat > near) & (lat < far) & (behind > least) & (behind < most)
             out[rows][part] = label
     return out
+
+
+def hold_heads(labels: NDArray[np.uint8], frame: SpineFrame, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
+    """Give bone that a flood took for a rib, along the cortex of a body before its head, to the body; changes
+    ``labels`` (Z, Y, X, in the frame's box)."""
+    side = np.abs(frame.lat) < COLUMN_SIDE_MM
+    interval = {label: k for k, label in levels.items()}
+    for rib in RIBS:
+        level = (rib - 1) % 12
+        k = interval.get(VERTEBRAE[level])
+        if k is None:
+            continue
+        head = HEAD_DEPTH_MM[level] if level < len(HEAD_DEPTH_MM) else 0.0
+        strip = np.nonzero((labels == rib) & side & (frame.ant > head + HEAD_HALF_MM))
+        body = np.full(len(strip[0]), VERTEBRAE[level], np.uint8)
+        if k < len(discs.s) and k + 1 in levels:
+            body[frame.s[strip] > disc_height(discs, k, frame.ant[strip])] = levels[k + 1]
+        labels[strip] = body
+    return labels
 
 
 def _beside(frame: SpineFrame, start: Start, canal: Canal) -> tuple[slice, slice, slice]:

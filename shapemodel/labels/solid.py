@@ -141,17 +141,19 @@ def _notched(m: Mask) -> bool:
     return not m[:, x[0] + third : x[-1] + 1 - third].any(axis=0).all()
 
 
-def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spacing) -> Mask:
+def solid_vertebra(mask: Mask, body: Mask, empty: Mask, disc: Mask, dark: Mask, spacing: Spacing) -> Mask:
     """One vertebra in its box.
 
-    ``body`` is the part of the box in front of the canal, ``canal`` what must stay empty, ``disc`` where only
-    what is bone already may be.
+    ``body`` is the part of the box in front of the canal, ``empty`` what must stay so (canal, gaps of joints), ``disc``
+    where only what is bone already may be, ``dark`` what holds less than half as much bone as the outline does: it may
+    be marrow, but no outside of a bone.
     """
     out = mask.copy()
     front = close_mm(mask & body, BODY_CLOSE_MM, spacing) & body & ~disc
     out |= front
     arch = close_mm(mask & ~body, 2.0, spacing)
     out |= arch & ~body
-    out = fill_planes(out | canal, spacing, 900.0, (0,)) & ~canal
+    out = fill_planes(out | empty, spacing, 900.0, (0,)) & ~empty
     out &= ~disc | mask
-    return keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~canal)
+    out &= mask | ~dark | ndi.binary_erosion(out)
+    return keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~empty)

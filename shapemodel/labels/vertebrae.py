@@ -134,9 +134,7 @@ def _rows(frame: SpineFrame, low: float, high: float) -> slice:
     return slice(int(k[0]), int(k[-1]) + 1) if len(k) else slice(0, 0)
 
 
-def level_bounds(
-    frame: SpineFrame, discs: Discs, k: int
-) -> tuple[slice, NDArray[np.float32], NDArray[np.float32]]:
+def level_bounds(frame: SpineFrame, discs: Discs, k: int) -> tuple[slice, NDArray[np.float32], NDArray[np.float32]]:
     """Slices of the box that hold interval ``k``, and the arclength of its lower and upper disc at each depth there.
 
     The first and the last interval are as high as their neighbours.
