@@ -52,7 +52,9 @@ TILTED_MM = 5.0
 ARCH_MM = 6.0
 """What lies less far in front of the canal's middle is arch."""
 ARCH_SIDE_MM = 20.0
-"""Further out are transverse processes, which may rise above their own disc."""
+ARCH_BACK_MM = -6.0
+"""Further out and further back are transverse processes and facet joints, and parts of the arch behind them rise above
+their own disc: there the flood decides, which follows what joints it sees."""
 COLUMN_SIDE_MM = 24.0
 """Half width of the broadest body with its spurs; rib necks lie further out."""
 ABOVE_MM = 1.0
@@ -172,11 +174,11 @@ def hold_levels(
 ) -> NDArray[np.uint8]:
     """Give bone that a flood took from beyond a vertebra's own discs to its neighbour; changes ``labels``.
 
-    Bodies end at their discs both ways, also where spurs bridge these. Arches hang down over the next level but never
-    rise above their own disc (superior articular processes end near it).
+    Bodies end at their discs both ways, also where spurs bridge these. Arches hang down over the next level; beside
+    the canal none rises above its own disc (superior articular processes end near it).
     """
     body = (frame.ant >= ARCH_MM) & (np.abs(frame.lat) < COLUMN_SIDE_MM)
-    arch = (frame.ant < ARCH_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)
+    arch = (frame.ant < ARCH_MM) & (frame.ant > ARCH_BACK_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)
     own = sorted((k, label) for k, label in levels.items() if label < OTHER_BONE)
     for k, label in own:
         if k < len(discs.s) and k + 1 in levels:
