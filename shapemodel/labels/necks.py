@@ -56,6 +56,8 @@ PROCESS_BEHIND_MM = (12.0, 22.0)
 phantoms, up to 8 mm in large people; from 12 mm on there is none in any."""
 PROCESS_HEIGHT = (0.40, 1.0)
 """Share of the level: transverse processes reach sideways and back from the pedicle's height."""
+PROCESS_TOP_T1 = 0.75
+"""The same for T1, over which the pillars of C7 hang down."""
 BARE_SIDE_MM = (17.0, 25.0)
 BARE_DEPTH_MM = (-25.0, -16.0)
 """Where processes are looked for that carry no rib, mm sideways of the canal and before it."""
@@ -200,7 +202,8 @@ def process_markers(
     for k, label in levels.items():
         rows, low, high = level_bounds(frame, discs, k)
         ant, share = frame.ant[rows], (frame.s[rows] - low) / (high - low)
-        level_bone = bone[rows] & (share > PROCESS_HEIGHT[0]) & (share < PROCESS_HEIGHT[1])
+        top = PROCESS_TOP_T1 if label == VERTEBRAE[0] else PROCESS_HEIGHT[1]
+        level_bone = bone[rows] & (share > PROCESS_HEIGHT[0]) & (share < top)
         for sign in (-1.0, 1.0):
             lat = sign * frame.lat[rows]
             (near, far), behind, (least, most) = BARE_SIDE_MM, -ant, (-BARE_DEPTH_MM[1], -BARE_DEPTH_MM[0])
