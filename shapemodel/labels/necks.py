@@ -219,19 +219,21 @@ def process_markers(
 def hold_heads(labels: NDArray[np.uint8], frame: SpineFrame, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
     """Give bone that a flood took for a rib, along the cortex of a body before its head, to the body; changes
     ``labels`` (Z, Y, X, in the frame's box)."""
-    side = np.abs(frame.lat) < COLUMN_SIDE_MM
-    interval = {label: k for k, label in levels.items()}
-    for rib in RIBS:
-        level = (rib - 1) % 12
-        k = interval.get(VERTEBRAE[level])
-        if k is None:
+    ahead = (labels >= RIBS[0]) & (labels <= RIBS[-1]) & (frame.ant > HEAD_HALF_MM)
+    at = np.nonzero(ahead)
+    near = np.abs(frame.lat[at]) < COLUMN_SIDE_MM
+    at = (at[0][near], at[1][near], at[2][near])
+    rib, ant, s = labels[at], frame.ant[at], frame.s[at]
+    for k, label in levels.items():
+        if label not in VERTEBRAE:
             continue
+        level = VERTEBRAE.index(label)
         head = HEAD_DEPTH_MM[level] if level < len(HEAD_DEPTH_MM) else 0.0
-        strip = np.nonzero((labels == rib) & side & (frame.ant > head + HEAD_HALF_MM))
-        body = np.full(len(strip[0]), VERTEBRAE[level], np.uint8)
+        strip = np.isin(rib, (RIBS[level], RIBS[level + 12])) & (ant > head + HEAD_HALF_MM)
+        body = np.full(int(strip.sum()), label, np.uint8)
         if k < len(discs.s) and k + 1 in levels:
-            body[frame.s[strip] > disc_height(discs, k, frame.ant[strip])] = levels[k + 1]
-        labels[strip] = body
+            body[s[strip] > disc_height(discs, k, ant[strip])] = levels[k + 1]
+        labels[tuple(i[strip] for i in at)] = body
     return labels
 
 

@@ -182,17 +182,22 @@ def hold_levels(
     own = sorted((k, label) for k, label in levels.items() if label < OTHER_BONE)
     for k, label in own:
         if k < len(discs.s) and k + 1 in levels:
-            rows = _rows(frame, float(discs.s[k]), np.inf)
-            over = (labels[rows] == label) & (arch | body)[rows]
-            over &= frame.s[rows] > disc_height(discs, k, frame.ant[rows]) + ABOVE_MM
-            labels[rows][over] = levels[k + 1]
+            _give(labels, label, levels[k + 1], arch | body, frame, discs, k, 1.0)
     for k, label in own[::-1]:
         if k > 0 and k - 1 in levels:
-            rows = _rows(frame, -np.inf, float(discs.s[k - 1]))
-            under = (labels[rows] == label) & body[rows]
-            under &= frame.s[rows] < disc_height(discs, k - 1, frame.ant[rows]) - ABOVE_MM
-            labels[rows][under] = levels[k - 1]
+            _give(labels, label, levels[k - 1], body, frame, discs, k - 1, -1.0)
     return labels
+
+
+def _give(
+    labels: NDArray[np.uint8], label: int, other: int, region: Mask, frame: SpineFrame, discs: Discs, k: int, up: float
+) -> None:
+    """Give what of a label lies beyond disc ``k`` (above it: ``up`` 1, below it: -1) in a region to another one."""
+    ends = (float(discs.s[k]), np.inf) if up > 0 else (-np.inf, float(discs.s[k]))
+    rows = _rows(frame, *ends)
+    at = np.nonzero((labels[rows] == label) & region[rows])
+    beyond = up * (frame.s[rows][at] - disc_height(discs, k, frame.ant[rows][at])) > ABOVE_MM
+    labels[rows][tuple(i[beyond] for i in at)] = other
 
 
 def vote_levels(discs: Discs, starts: list[tuple[int, float]]) -> tuple[int, float, int]:
