@@ -52,7 +52,7 @@ TILTED_MM = 5.0
 ARCH_MM = 6.0
 """What lies less far in front of the canal's middle is arch."""
 ARCH_SIDE_MM = 20.0
-ARCH_BACK_MM = -6.0
+ARCH_BACK_MM = -3.0
 """Further out and further back are transverse processes and facet joints, and parts of the arch behind them rise above
 their own disc: there the flood decides, which follows what joints it sees."""
 COLUMN_SIDE_MM = 24.0
