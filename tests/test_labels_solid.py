@@ -94,17 +94,19 @@ def straight_frame() -> SpineFrame:
 def test_bodies_end_at_their_discs_and_arches_hang_down():
     frame = straight_frame()
     discs = Discs(np.array([10.0, 32.0, 54.0]), np.ones(3), np.zeros(3))
-    levels = {0: OTHER_BONE, 1: vertebra(6), 2: T5, 3: OTHER_BONE}
+    levels = {0: OTHER_BONE, 1: vertebra(6), 2: T5, 3: vertebra(4)}
     labels = np.full(frame.s.shape, T5, np.uint8)  # a flood that climbed and sank along spurs
     held = hold_levels(labels, frame, discs, levels)
     body = (frame.ant > 8) & (np.abs(frame.lat) < 20)
     assert (held[body & (frame.s < 30)] != T5).all()
     assert (held[body & (frame.s > 34) & (frame.s < 54)] == T5).all()
-    assert (held[body & (frame.s > 56)] == OTHER_BONE).all()
+    assert (held[body & (frame.s > 56)] == vertebra(4)).all()
     arch = (frame.ant < 0) & (np.abs(frame.lat) < 15)
     assert (held[arch & (frame.s < 54)] == T5).all()
-    assert (held[arch & (frame.ant > -2) & (frame.s > 56)] == OTHER_BONE).all()
+    assert (held[arch & (frame.ant > -2) & (frame.s > 56)] == vertebra(4)).all()
     assert (held[arch & (frame.ant < -8) & (frame.s > 56)] == T5).all()  # processes and facets: what the flood saw
+    neck = hold_levels(np.full(frame.s.shape, T5, np.uint8), frame, discs, levels | {3: OTHER_BONE})
+    assert (neck[arch & (frame.s > 56)] == OTHER_BONE).all()
 
 
 def test_markers_lie_in_their_own_levels():

@@ -54,7 +54,8 @@ ARCH_MM = 6.0
 ARCH_SIDE_MM = 20.0
 ARCH_BACK_MM = -3.0
 """Further out and further back are transverse processes and facet joints, and parts of the arch behind them rise above
-their own disc: there the flood decides, which follows what joints it sees."""
+their own disc: there the flood decides, which follows what joints it sees. Not so at the neck, whose arches have fewer
+markers."""
 COLUMN_SIDE_MM = 24.0
 """Half width of the broadest body with its spurs; rib necks lie further out."""
 ABOVE_MM = 1.0
@@ -178,11 +179,13 @@ def hold_levels(
     the canal none rises above its own disc (superior articular processes end near it).
     """
     body = (frame.ant >= ARCH_MM) & (np.abs(frame.lat) < COLUMN_SIDE_MM)
-    arch = (frame.ant < ARCH_MM) & (frame.ant > ARCH_BACK_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)
+    arch = (frame.ant < ARCH_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)
+    front = arch & (frame.ant > ARCH_BACK_MM)
     own = sorted((k, label) for k, label in levels.items() if label < OTHER_BONE)
     for k, label in own:
         if k < len(discs.s) and k + 1 in levels:
-            _give(labels, label, levels[k + 1], arch | body, frame, discs, k, 1.0)
+            neck = levels[k + 1] == OTHER_BONE
+            _give(labels, label, levels[k + 1], (arch if neck else front) | body, frame, discs, k, 1.0)
     for k, label in own[::-1]:
         if k > 0 and k - 1 in levels:
             _give(labels, label, levels[k - 1], body, frame, discs, k - 1, -1.0)
