@@ -12,7 +12,7 @@ from shapemodel.anatomy import OTHER_BONE, rib, vertebra
 from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.pipeline import _with_rim
-from shapemodel.labels.solid import fill_cups, keep_largest, solid_plate, solid_vertebra
+from shapemodel.labels.solid import fill_cavities, fill_cups, keep_largest, solid_plate, solid_vertebra
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
 
@@ -172,3 +172,18 @@ def test_the_outside_of_a_vertebra_is_not_as_dark_as_soft_tissue_and_its_marrow_
     assert not dark[7, 12:48, 11].any()
     assert dark[5:11, 14:46, 14:54].all()
     assert dark[mask].all()
+
+
+def test_a_gap_that_ends_within_a_bone_is_filled_and_a_foramen_is_not():
+    mask = np.zeros((12, 50, 60), bool)
+    mask[2:10, 8:42, 8:52] = True
+    gap, foramen, open_ = (np.zeros(mask.shape, bool) for _ in range(3))
+    gap[5, 20:22, 12:20] = foramen[4:7, 18:26, 30:38] = True
+    open_[5, 20:22, 40:60] = True
+    nowhere = np.zeros(mask.shape, bool)
+    empty = gap | foramen | open_
+    solid = solid_vertebra(mask & ~empty, ~nowhere, empty, nowhere, foramen, SPACING)
+    assert solid[gap].all()
+    assert not solid[foramen].any()
+    assert not solid[open_].any()
+    assert fill_cavities(mask & ~empty)[gap | foramen].all()

@@ -48,6 +48,12 @@ def keep_largest(mask: Mask) -> Mask:
     return lab == int(size.argmax())
 
 
+def fill_cavities(mask: Mask) -> Mask:
+    """The mask and what it shuts in on all sides."""
+    number, _ = ndi.label(~np.pad(mask, 1))
+    return mask | (number != number[0, 0, 0])[1:-1, 1:-1, 1:-1]
+
+
 def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> NDArray[np.uint8]:
     """The ribs of a label map (z, y, x), each closed, its marrow filled in three planes, one piece.
 
@@ -156,4 +162,5 @@ def solid_vertebra(mask: Mask, body: Mask, empty: Mask, disc: Mask, dark: Mask, 
     out = fill_planes(out | empty, spacing, 900.0, (0,)) & ~empty
     out &= ~disc | mask
     out &= mask | ~dark | ndi.binary_erosion(out)
-    return keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~empty)
+    out = keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~empty)
+    return out | (fill_cavities(out) & ~dark)  # gaps that end within the bone; a foramen may be shut in as well
