@@ -11,7 +11,14 @@ import SimpleITK as sitk
 from shapemodel.anatomy import RIBS, VERTEBRAE
 from shapemodel.labels import label_bones
 from shapemodel.labels.canal import Canal
-from shapemodel.labels.necks import MOST_TURN_DEG, axial_turn, neck_markers, stump_starts
+from shapemodel.labels.necks import (
+    MOST_TURN_DEG,
+    axial_turn,
+    hold_heads,
+    neck_markers,
+    process_markers,
+    stump_starts,
+)
 from shapemodel.labels.ribs import Start
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import spine_frame
@@ -70,6 +77,39 @@ def test_a_neck_is_marked_and_the_process_behind_it_is_not() -> None:
     lat = np.broadcast_to(frame.lat, found.shape)[found == 6]
     assert lat.min() < 23.0
     assert lat.max() > 34.0
+
+
+@pytest.mark.parametrize("turn", [0.0, 12.0])
+def test_a_transverse_process_is_looked_for_behind_its_rib_and_else_behind_the_canal(turn: float) -> None:
+    """Rib 6 on the left runs from (18, 0) to (41, -16) mm before the canal: its tubercle is up to 11 mm thicker."""
+    canal = straight_canal()
+    frame = spine_frame((60, 160, 120), SPACING, canal, np.full(60, np.radians(turn)), (52.0, 55.0, 75.0))
+    discs = Discs(np.array([40.0, 62.0, 84.0]), np.zeros(3), np.ones(3))
+    owners = pair(6, 60.0, turn)[:1]
+    bone = np.ones(frame.s.shape, bool)
+    found = process_markers(frame, bone, discs, {1: VERTEBRAE[5]}, owners, canal) == VERTEBRAE[5]
+    slope = 16.0 / 23.0
+    behind = (-slope * (frame.lat - 18.0) - frame.ant) / np.hypot(1.0, slope)
+    left = found & (frame.lat > 0)
+    assert left.any()
+    assert behind[left].min() > 11.0
+    right = found & (frame.lat < 0)  # no rib known there
+    assert right.any()
+    assert frame.ant[right].max() <= -16.0
+    assert frame.s[found].min() > 40.0 + 0.4 * 22.0 - 0.1
+
+
+def test_bone_before_a_head_is_its_body() -> None:
+    canal = straight_canal()
+    frame = spine_frame((60, 160, 120), SPACING, canal, np.zeros(60), (52.0, 55.0, 75.0))
+    discs = Discs(np.array([40.0, 62.0, 84.0]), np.zeros(3), np.ones(3))
+    levels = {1: VERTEBRAE[5], 2: VERTEBRAE[4]}
+    labels = np.where((frame.lat > 14) & (frame.lat < 22) & (np.abs(frame.s - 62.0) < 12.0), np.uint8(6), np.uint8(0))
+    held = hold_heads(labels.copy(), frame, discs, levels)
+    ahead = (labels == 6) & (frame.ant > 13.0)
+    assert (held[ahead & (frame.s < 61)] == VERTEBRAE[5]).all()
+    assert (held[ahead & (frame.s > 63)] == VERTEBRAE[4]).all()
+    assert (held[(labels == 6) & (frame.ant < 11.0)] == 6).all()
 
 
 def test_a_rib_whose_start_is_cut_off_keeps_its_neck_where_the_scan_ends_and_only_there() -> None:

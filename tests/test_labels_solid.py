@@ -13,7 +13,7 @@ from shapemodel.labels.breastbone import solid_plate
 from shapemodel.labels.girdle import drop_outliers
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.pipeline import _with_rim
-from shapemodel.labels.solid import fill_cups, keep_largest
+from shapemodel.labels.solid import fill_cavities, fill_cups, keep_largest, solid_vertebra
 from shapemodel.labels.spine import Discs
 from shapemodel.labels.vertebrae import SpineFrame, hold_levels, level_markers
 
@@ -95,16 +95,19 @@ def straight_frame() -> SpineFrame:
 def test_bodies_end_at_their_discs_and_arches_hang_down():
     frame = straight_frame()
     discs = Discs(np.array([10.0, 32.0, 54.0]), np.ones(3), np.zeros(3))
-    levels = {0: OTHER_BONE, 1: vertebra(6), 2: T5, 3: OTHER_BONE}
+    levels = {0: OTHER_BONE, 1: vertebra(6), 2: T5, 3: vertebra(4)}
     labels = np.full(frame.s.shape, T5, np.uint8)  # a flood that climbed and sank along spurs
     held = hold_levels(labels, frame, discs, levels)
     body = (frame.ant > 8) & (np.abs(frame.lat) < 20)
     assert (held[body & (frame.s < 30)] != T5).all()
     assert (held[body & (frame.s > 34) & (frame.s < 54)] == T5).all()
-    assert (held[body & (frame.s > 56)] == OTHER_BONE).all()
+    assert (held[body & (frame.s > 56)] == vertebra(4)).all()
     arch = (frame.ant < 0) & (np.abs(frame.lat) < 15)
     assert (held[arch & (frame.s < 54)] == T5).all()
-    assert (held[arch & (frame.s > 56)] == OTHER_BONE).all()
+    assert (held[arch & (frame.ant > -2) & (frame.s > 56)] == vertebra(4)).all()
+    assert (held[arch & (frame.ant < -8) & (frame.s > 56)] == T5).all()  # processes and facets: what the flood saw
+    neck = hold_levels(np.full(frame.s.shape, T5, np.uint8), frame, discs, levels | {3: OTHER_BONE})
+    assert (neck[arch & (frame.s > 56)] == OTHER_BONE).all()
 
 
 def test_markers_lie_in_their_own_levels():
@@ -155,3 +158,33 @@ def test_what_closes_a_handle_leaves_the_bone_in_one_piece() -> None:
     assert (labels[inside] == RIB).all()
     assert (labels == RIB).sum() > inside.sum()
     assert ndi.label(labels == RIB)[1] == 1
+
+
+def test_the_outside_of_a_vertebra_is_not_as_dark_as_soft_tissue_and_its_marrow_may_be():
+    """A body of 36 x 30 x 20 mm of cortex around marrow: the closing bridges the bottom of a groove."""
+    mask = np.zeros((16, 60, 70), bool)
+    mask[3:13, 10:50, 10:58] = True
+    mask[7, 10:50, 10:12] = False
+    mask[5:11, 14:46, 14:54] = False
+    everywhere, nowhere = np.ones(mask.shape, bool), np.zeros(mask.shape, bool)
+    bright = solid_vertebra(mask, everywhere, nowhere, nowhere, nowhere, SPACING)
+    dark = solid_vertebra(mask, everywhere, nowhere, nowhere, ~mask, SPACING)
+    assert bright[7, 12:48, 11].all()
+    assert not dark[7, 12:48, 11].any()
+    assert dark[5:11, 14:46, 14:54].all()
+    assert dark[mask].all()
+
+
+def test_a_gap_that_ends_within_a_bone_is_filled_and_a_foramen_is_not():
+    mask = np.zeros((12, 50, 60), bool)
+    mask[2:10, 8:42, 8:52] = True
+    gap, foramen, open_ = (np.zeros(mask.shape, bool) for _ in range(3))
+    gap[5, 20:22, 12:20] = foramen[4:7, 18:26, 30:38] = True
+    open_[5, 20:22, 40:60] = True
+    nowhere = np.zeros(mask.shape, bool)
+    empty = gap | foramen | open_
+    solid = solid_vertebra(mask & ~empty, ~nowhere, empty, nowhere, foramen, SPACING)
+    assert solid[gap].all()
+    assert not solid[foramen].any()
+    assert not solid[open_].any()
+    assert fill_cavities(mask & ~empty)[gap | foramen].all()

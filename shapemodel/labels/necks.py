@@ -1,8 +1,9 @@
-"""Rib necks: the piece of a rib between its start beside the spine and its head on the body.
+"""Rib necks, the piece of a rib between its start beside the spine and its head on the body, and what lies behind.
 
 A neck runs in front of the transverse process to the upper edge of its body, and touches both. Bone there is
 given to the rib before vertebrae and ribs meet in the flood; otherwise the flood through a joint that the scan
-does not show as dark takes the head and the neck for the vertebra.
+does not show as dark takes the head and the neck for the vertebra. What lies far enough behind a neck is the
+transverse process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from shapemodel.anatomy import RIBS, VERTEBRAE
 from shapemodel.labels.canal import Canal
 from shapemodel.labels.ribs import Start
 from shapemodel.labels.spine import Discs
-from shapemodel.labels.vertebrae import SpineFrame, disc_height
+from shapemodel.labels.vertebrae import COLUMN_SIDE_MM, SpineFrame, disc_height, level_bounds
 from shapemodel.mask import Mask, Spacing
 
 HEAD_SIDE_MM = 18.0
@@ -31,6 +32,8 @@ HEAD_DEPTH_MM = (11.0, 5.0, 2.0)
 HEAD_ABOVE_MM = {1: -5.0, 11: -8.0, 12: -13.0}
 """Height of a head against the disc above its body; ribs 2-10 lie at :data:`HEAD_LEVEL_MM`."""
 HEAD_LEVEL_MM = -2.0
+HEAD_HALF_MM = 12.0
+"""No head reaches so far before its middle (11 mm in phantoms, which carry the largest ones)."""
 NECK_MM = ((1.5, 3.0), (2.0, 3.5))
 """A neck's middle before and above the line from start to head, and its spread: behind and below is the process."""
 CORRIDOR_MM = 8.0
@@ -47,6 +50,17 @@ STUMP_PITCH_MM = (15.0, 50.0)
 """Between neighbouring ribs at the lower end of the chest."""
 STUMP_SIDE_MM = 22.0
 """A neck that the scan cuts off is followed from as near to the spine as this."""
+PROCESS_SIDE_MM = (16.0, 25.0)
+PROCESS_BEHIND_MM = (12.0, 22.0)
+"""Behind the line from a rib's head to its start: up to 11 mm there is rib, tubercle included, in the smallest
+phantoms, up to 8 mm in large people; from 12 mm on there is none in any."""
+PROCESS_HEIGHT = (0.40, 1.0)
+"""Share of the level: transverse processes reach sideways and back from the pedicle's height."""
+PROCESS_TOP_T1 = 0.75
+"""The same for T1, over which the pillars of C7 hang down."""
+BARE_SIDE_MM = (17.0, 25.0)
+BARE_DEPTH_MM = (-25.0, -16.0)
+"""Where processes are looked for that carry no rib, mm sideways of the canal and before it."""
 TURN_SMOOTH_MM = 30.0
 """Neighbouring levels turn alike: one and a half levels."""
 MOST_TURN_DEG = 30.0
@@ -139,14 +153,9 @@ def _cost(
 ) -> tuple[NDArray[np.float64], tuple[slice, ...], NDArray[np.float32]]:
     """Cost per mm (inf outside the corridor) in a box of the frame around the line from start to head, and mm
     sideways there; empty where the start is too near to the spine."""
-    sign = 1.0 if start.side == "left" else -1.0
-    row = int(np.abs(canal.points[:, 0] - start.point[0]).argmin())
-    c, s = np.cos(frame.turn[row]), np.sin(frame.turn[row])
-    across = _side(canal, start)
-    side, depth = sign * (c * across + s * start.ant), c * start.ant - s * across
+    sign, side, depth, head_depth = _line(frame, level, start, canal)
     if side < NECK_SIDE_MM[1]:
         return np.zeros((0, 0, 0)), (slice(0),) * 3, np.zeros((0, 0, 0), np.float32)
-    head_depth = HEAD_DEPTH_MM[level - 1] if level <= len(HEAD_DEPTH_MM) else 0.0
     head, far = HEAD_ABOVE_MM.get(level, HEAD_LEVEL_MM), start.s - float(discs.s[k])
     part = _beside(frame, start, canal)
     lat, ant = sign * frame.lat[part], frame.ant[part]
@@ -160,6 +169,72 @@ def _cost(
     whole = tuple(slice(p.start + b.start, p.start + b.stop) for p, b in zip(part, box, strict=True))
     cost = 1.0 + sum(((x[box] - m) / sd) ** 2 for x, (m, sd) in zip((ahead, above), NECK_MM, strict=True))
     return np.where(near[box], np.minimum(cost, GAP_COST), np.inf), whole, lat[box]
+
+
+def _line(frame: SpineFrame, level: int, start: Start, canal: Canal) -> tuple[float, float, float, float]:
+    """The line from a rib's head to its start: 1 (left) or -1, mm sideways and before the canal of the start, as
+    the vertebra is turned, and mm before the canal of the head."""
+    sign = 1.0 if start.side == "left" else -1.0
+    row = int(np.abs(canal.points[:, 0] - start.point[0]).argmin())
+    c, s = np.cos(frame.turn[row]), np.sin(frame.turn[row])
+    across = _side(canal, start)
+    head_depth = HEAD_DEPTH_MM[level - 1] if level <= len(HEAD_DEPTH_MM) else 0.0
+    return sign, sign * (c * across + s * start.ant), c * start.ant - s * across, head_depth
+
+
+def process_markers(
+    frame: SpineFrame,
+    bone: Mask,
+    discs: Discs,
+    levels: dict[int, int],
+    owners: Sequence[tuple[int, Start]],
+    canal: Canal,
+) -> NDArray[np.uint8]:
+    """Labels of the vertebrae whose transverse processes these voxels of ``bone`` (Z, Y, X, in the frame's box) are;
+    0 elsewhere."""
+    out = np.zeros(frame.s.shape, np.uint8)
+    lines = {}
+    for rib, start in owners:
+        level = (rib - 1) % 12
+        sign, side, depth, head_depth = _line(frame, level + 1, start, canal)
+        if side > NECK_SIDE_MM[1]:
+            lines[VERTEBRAE[level], sign] = (depth - head_depth) / (side - HEAD_SIDE_MM), head_depth
+    for k, label in levels.items():
+        rows, low, high = level_bounds(frame, discs, k)
+        ant, share = frame.ant[rows], (frame.s[rows] - low) / (high - low)
+        top = PROCESS_TOP_T1 if label == VERTEBRAE[0] else PROCESS_HEIGHT[1]
+        level_bone = bone[rows] & (share > PROCESS_HEIGHT[0]) & (share < top)
+        for sign in (-1.0, 1.0):
+            lat = sign * frame.lat[rows]
+            (near, far), behind, (least, most) = BARE_SIDE_MM, -ant, (-BARE_DEPTH_MM[1], -BARE_DEPTH_MM[0])
+            if (label, sign) in lines:
+                slope, head = lines[label, sign]
+                (near, far), (least, most) = PROCESS_SIDE_MM, PROCESS_BEHIND_MM
+                behind = (head + slope * (lat - HEAD_SIDE_MM) - ant) / np.hypot(1.0, slope)
+            part = level_bone & (lat > near) & (lat < far) & (behind > least) & (behind < most)
+            out[rows][part] = label
+    return out
+
+
+def hold_heads(labels: NDArray[np.uint8], frame: SpineFrame, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
+    """Give bone that a flood took for a rib, along the cortex of a body before its head, to the body; changes
+    ``labels`` (Z, Y, X, in the frame's box)."""
+    ahead = (labels >= RIBS[0]) & (labels <= RIBS[-1]) & (frame.ant > HEAD_HALF_MM)
+    at = np.nonzero(ahead)
+    near = np.abs(frame.lat[at]) < COLUMN_SIDE_MM
+    at = (at[0][near], at[1][near], at[2][near])
+    rib, ant, s = labels[at], frame.ant[at], frame.s[at]
+    for k, label in levels.items():
+        if label not in VERTEBRAE:
+            continue
+        level = VERTEBRAE.index(label)
+        head = HEAD_DEPTH_MM[level] if level < len(HEAD_DEPTH_MM) else 0.0
+        strip = np.isin(rib, (RIBS[level], RIBS[level + 12])) & (ant > head + HEAD_HALF_MM)
+        body = np.full(int(strip.sum()), label, np.uint8)
+        if k < len(discs.s) and k + 1 in levels:
+            body[s[strip] > disc_height(discs, k, ant[strip])] = levels[k + 1]
+        labels[tuple(i[strip] for i in at)] = body
+    return labels
 
 
 def _beside(frame: SpineFrame, start: Start, canal: Canal) -> tuple[slice, slice, slice]:

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM
+from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE
 from shapemodel.labels.breastbone import solid_sternum
 from shapemodel.labels.canal import find_canal
 from shapemodel.labels.clavicles import clavicle_ends
-from shapemodel.labels.flood import flood, step_cost
+from shapemodel.labels.flood import flood, gaps, joint_cost
 from shapemodel.labels.fronts import trim_fronts
 from shapemodel.labels.girdle import drop_outliers, split_girdle
 from shapemodel.labels.handles import close_handles
 from shapemodel.labels.lumbar import process_hold
-from shapemodel.labels.necks import axial_turn, neck_markers
+from shapemodel.labels.necks import axial_turn, hold_heads, neck_markers, process_markers
 from shapemodel.labels.numbering import Numbering, number_bones
 from shapemodel.labels.plausible import refuse_absurd
 from shapemodel.labels.quality import arm_position, bone_status, study_flags, study_measures
@@ -212,12 +212,17 @@ def _fine(
     out[sternum & (out == 0)] = STERNUM
     canal = np.zeros(hu.shape, bool)
     canal[frame.box] = canal_mask(frame, hu[frame.box] < low)
-    _solid_spine(raw, out, spacing, canal[frame.box], frame, numbering)
+    spine = raw[frame.box]
+    gap = gaps(hu[frame.box], np.where(np.isin(spine, VERTEBRAE), spine, np.uint8(0)), low, spacing)
+    spine[gap] = 0
+    dark = hu[frame.box] < 0.5 * (low + work.limits.tissue)
+    _solid_spine(raw, out, spacing, canal[frame.box] | gap, dark, frame, numbering)
     drop_crumbs(out, list(MODEL_LABELS))
     clock("solid spine")
     close_handles(out, list(MODEL_LABELS), canal, spacing)
     clock("handles")
     rest = (out == 0) & mask
+    rest[frame.box] &= ~gap
     front = (work.ant > 45.0) & (work.lung_mm < 25.0) & ~girdle
     front = upsample(front, work.factor, hu.shape) & ~clavicles
     out[rest] = np.where(front[rest], COSTAL_CARTILAGE, OTHER_BONE)
@@ -238,12 +243,15 @@ def _flooded(
     low = work.limits.low
     bone = hu > low
     discs, levels = numbering.discs, numbering.levels
-    markers = level_markers(frame, bone, discs, levels)
+    markers = process_markers(frame, bone, discs, levels, numbering.owners, work.canal)
+    arches = level_markers(frame, bone, discs, levels)
+    markers[arches > 0] = arches[arches > 0]
     own = (markers == 0) & (np.abs(frame.lat) > RIB_MARKER_MM) & bone
     markers[own] = ribs[own]
     necks = neck_markers(frame, bone, discs, levels, numbering.owners, work.canal, spacing)
     markers[necks > 0] = necks[necks > 0]
-    return hold_levels(flood(step_cost(hu, low), bone, markers, spacing), frame, discs, levels)
+    labels = hold_levels(flood(joint_cost(hu, low, spacing), bone, markers, spacing), frame, discs, levels)
+    return hold_heads(labels, frame, discs, levels)
 
 
 def _with_rim(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -252,7 +260,7 @@ def _with_rim(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(labels == 0, ndi.grey_dilation(labels, (3, 3, 3)), labels)
 
 
-def _solid_spine(raw, out, spacing: Spacing, tube: Mask, frame: SpineFrame, numbering: Numbering) -> None:
+def _solid_spine(raw, out, spacing: Spacing, empty: Mask, dark: Mask, frame: SpineFrame, numbering: Numbering) -> None:
     discs = numbering.discs
     local = raw[frame.box]
     target = out[frame.box]
@@ -272,6 +280,6 @@ def _solid_spine(raw, out, spacing: Spacing, tube: Mask, frame: SpineFrame, numb
         if level < n:
             body &= s < disc_height(discs, level, ant)
             disc |= np.abs(s - disc_height(discs, level, ant)) < DISC_HALF_MM
-        solid = solid_vertebra(mask[box], body, tube[box], disc & (ant > 4), spacing)
+        solid = solid_vertebra(mask[box], body, empty[box], disc & (ant > 4), dark[box], spacing)
         view = target[box]
         view[solid & (view == 0)] = label

@@ -43,6 +43,12 @@ def keep_largest(mask: Mask) -> Mask:
     return lab == int(size.argmax())
 
 
+def fill_cavities(mask: Mask) -> Mask:
+    """The mask and what it shuts in on all sides."""
+    number, _ = ndi.label(~np.pad(mask, 1))
+    return mask | (number != number[0, 0, 0])[1:-1, 1:-1, 1:-1]
+
+
 def solid_ribs(labels: NDArray[np.uint8], ribs: list[int], spacing: Spacing) -> NDArray[np.uint8]:
     """The ribs of a label map (z, y, x), each closed, its marrow filled in three planes, one piece.
 
@@ -110,17 +116,20 @@ def drop_crumbs(labels: NDArray[np.uint8], keys: list[int]) -> NDArray[np.uint8]
     return labels
 
 
-def solid_vertebra(mask: Mask, body: Mask, canal: Mask, disc: Mask, spacing: Spacing) -> Mask:
+def solid_vertebra(mask: Mask, body: Mask, empty: Mask, disc: Mask, dark: Mask, spacing: Spacing) -> Mask:
     """One vertebra in its box.
 
-    ``body`` is the part of the box in front of the canal, ``canal`` what must stay empty, ``disc`` where only
-    what is bone already may be.
+    ``body`` is the part of the box in front of the canal, ``empty`` what must stay so (canal, gaps of joints), ``disc``
+    where only what is bone already may be, ``dark`` what holds less than half as much bone as the outline does: it may
+    be marrow, but no outside of a bone.
     """
     out = mask.copy()
     front = close_mm(mask & body, BODY_CLOSE_MM, spacing) & body & ~disc
     out |= front
     arch = close_mm(mask & ~body, 2.0, spacing)
     out |= arch & ~body
-    out = fill_planes(out | canal, spacing, 900.0, (0,)) & ~canal
+    out = fill_planes(out | empty, spacing, 900.0, (0,)) & ~empty
     out &= ~disc | mask
-    return keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~canal)
+    out &= mask | ~dark | ndi.binary_erosion(out)
+    out = keep_largest(fill_planes(out, spacing, 60.0, (0, 1, 2)) & ~empty)
+    return out | (fill_cavities(out) & ~dark)  # gaps that end within the bone; a foramen may be shut in as well

@@ -30,11 +30,6 @@ LAMINA_SIDE_MM = 10.0
 LAMINA_DEPTH_MM = (-13.0, -6.0)
 LAMINA_HEIGHT = (0.18, 0.58)
 """The lamina stands behind the lower half of its body; above it is the joint with its upper neighbour."""
-PROCESS_SIDE_MM = (17.0, 25.0)
-PROCESS_DEPTH_MM = (-25.0, -16.0)
-PROCESS_HEIGHT = (0.40, 1.0)
-"""Transverse processes reach sideways and back from the pedicle's height; rib necks pass in front of them."""
-
 
 JOINT_SIDE_MM = (5.0, 15.0)
 JOINT_DEPTH_MM = (-15.0, -9.0)
@@ -48,7 +43,6 @@ chest: without a marker of their own those of C7 go to T1."""
 ARCH_PARTS = (
     (PEDICLE_SIDE_MM, PEDICLE_DEPTH_MM, PEDICLE_HEIGHT),
     ((-1.0, LAMINA_SIDE_MM), LAMINA_DEPTH_MM, LAMINA_HEIGHT),
-    (PROCESS_SIDE_MM, PROCESS_DEPTH_MM, PROCESS_HEIGHT),
     (JOINT_SIDE_MM, JOINT_DEPTH_MM, JOINT_HEIGHT),
 )
 NECK_PARTS = ((PILLAR_SIDE_MM, PILLAR_DEPTH_MM, PILLAR_HEIGHT),)
@@ -58,7 +52,10 @@ TILTED_MM = 5.0
 ARCH_MM = 6.0
 """What lies less far in front of the canal's middle is arch."""
 ARCH_SIDE_MM = 20.0
-"""Further out are transverse processes, which may rise above their own disc."""
+ARCH_BACK_MM = -3.0
+"""Further out and further back are transverse processes and facet joints, and parts of the arch behind them rise above
+their own disc: there the flood decides, which follows what joints it sees. Not so at the neck, whose arches have fewer
+markers."""
 COLUMN_SIDE_MM = 24.0
 """Half width of the broadest body with its spurs; rib necks lie further out."""
 ABOVE_MM = 1.0
@@ -140,20 +137,30 @@ def _rows(frame: SpineFrame, low: float, high: float) -> slice:
     return slice(int(k[0]), int(k[-1]) + 1) if len(k) else slice(0, 0)
 
 
-def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
-    """Markers of bodies and pedicles; ``levels`` maps an interval (0: below the lowest disc) to a label."""
-    out = np.zeros(frame.s.shape, np.uint8)
+def level_bounds(frame: SpineFrame, discs: Discs, k: int) -> tuple[slice, NDArray[np.float32], NDArray[np.float32]]:
+    """Slices of the box that hold interval ``k``, and the arclength of its lower and upper disc at each depth there.
+
+    The first and the last interval are as high as their neighbours.
+    """
     n = len(discs.s)
-    top = max((k for k, label in levels.items() if label < OTHER_BONE), default=n)
     heights = np.diff(discs.s)
+    below = discs.s[k - 1] if k > 0 else discs.s[0] - heights[0]
+    above = discs.s[k] if k < n else discs.s[-1] + heights[-1]
+    rows = _rows(frame, float(below), float(above))
+    ant = frame.ant[rows]
+    low = disc_height(discs, k - 1, ant) if k > 0 else disc_height(discs, 0, ant) - heights[0]
+    high = disc_height(discs, k, ant) if k < n else disc_height(discs, n - 1, ant) + heights[-1]
+    return rows, np.asarray(low, np.float32), np.asarray(high, np.float32)
+
+
+def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int, int]) -> NDArray[np.uint8]:
+    """Markers of bodies and arches; ``levels`` maps an interval (0: below the lowest disc) to a label."""
+    out = np.zeros(frame.s.shape, np.uint8)
+    top = max((k for k, label in levels.items() if label < OTHER_BONE), default=len(discs.s))
     for k, label in levels.items():
-        below = discs.s[k - 1] if k > 0 else discs.s[0] - heights[0]
-        above = discs.s[k] if k < n else discs.s[-1] + heights[-1]
-        rows = _rows(frame, float(below), float(above))
+        rows, low, high = level_bounds(frame, discs, k)
         s, ant, solid, view = frame.s[rows], frame.ant[rows], bone[rows], out[rows]
         side = np.abs(frame.lat[rows])
-        low = disc_height(discs, k - 1, ant) if k > 0 else disc_height(discs, 0, ant) - heights[0]
-        high = disc_height(discs, k, ant) if k < n else disc_height(discs, n - 1, ant) + heights[-1]
         body = (side < BODY_SIDE_MM) & (ant > BODY_DEPTH_MM[0]) & (ant < BODY_DEPTH_MM[1])
         view[body & (s > low + ENDPLATE_MM) & (s < high - ENDPLATE_MM)] = label
         share = (s - low) / (high - low)
@@ -168,25 +175,32 @@ def hold_levels(
 ) -> NDArray[np.uint8]:
     """Give bone that a flood took from beyond a vertebra's own discs to its neighbour; changes ``labels``.
 
-    Bodies end at their discs both ways, also where spurs bridge these. Arches hang down over the next level but never
-    rise above their own disc (superior articular processes end near it).
+    Bodies end at their discs both ways, also where spurs bridge these. Arches hang down over the next level; beside
+    the canal none rises above its own disc (superior articular processes end near it).
     """
     body = (frame.ant >= ARCH_MM) & (np.abs(frame.lat) < COLUMN_SIDE_MM)
     arch = (frame.ant < ARCH_MM) & (np.abs(frame.lat) < ARCH_SIDE_MM)
+    front = arch & (frame.ant > ARCH_BACK_MM)
     own = sorted((k, label) for k, label in levels.items() if label < OTHER_BONE)
     for k, label in own:
         if k < len(discs.s) and k + 1 in levels:
-            rows = _rows(frame, float(discs.s[k]), np.inf)
-            over = (labels[rows] == label) & (arch | body)[rows]
-            over &= frame.s[rows] > disc_height(discs, k, frame.ant[rows]) + ABOVE_MM
-            labels[rows][over] = levels[k + 1]
+            neck = levels[k + 1] == OTHER_BONE
+            _give(labels, label, levels[k + 1], (arch if neck else front) | body, frame, discs, k, 1.0)
     for k, label in own[::-1]:
         if k > 0 and k - 1 in levels:
-            rows = _rows(frame, -np.inf, float(discs.s[k - 1]))
-            under = (labels[rows] == label) & body[rows]
-            under &= frame.s[rows] < disc_height(discs, k - 1, frame.ant[rows]) - ABOVE_MM
-            labels[rows][under] = levels[k - 1]
+            _give(labels, label, levels[k - 1], body, frame, discs, k - 1, -1.0)
     return labels
+
+
+def _give(
+    labels: NDArray[np.uint8], label: int, other: int, region: Mask, frame: SpineFrame, discs: Discs, k: int, up: float
+) -> None:
+    """Give what of a label lies beyond disc ``k`` (above it: ``up`` 1, below it: -1) in a region to another one."""
+    ends = (float(discs.s[k]), np.inf) if up > 0 else (-np.inf, float(discs.s[k]))
+    rows = _rows(frame, *ends)
+    at = np.nonzero((labels[rows] == label) & region[rows])
+    beyond = up * (frame.s[rows][at] - disc_height(discs, k, frame.ant[rows][at])) > ABOVE_MM
+    labels[rows][tuple(i[beyond] for i in at)] = other
 
 
 def vote_levels(discs: Discs, starts: list[tuple[int, float]]) -> tuple[int, float, int]:

@@ -12,9 +12,9 @@ from shapemodel.mesh import Mesh, Points
 from shapemodel.registration.ends import (
     BIN_MM,
     LEAST_SAMPLES,
+    STATIONS,
     Centreline,
     Reach,
-    STATIONS,
     RibSurface,
     Shaft,
     centreline,
