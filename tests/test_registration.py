@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cage import SMALL, cage, warp
 
+from shapemodel.anatomy import STERNUM
 from shapemodel.correspondence import Registration
 from shapemodel.mesh import Mesh, face_normals, join
 from shapemodel.reasons import InputError, StudyError
@@ -141,6 +142,20 @@ def test_cut_scan_does_not_pull_hidden_bones_in(prepared: Prepared, template: Me
     assert off[~hidden].mean() < 1.5
     assert off[hidden].mean() < 12.0  # extrapolated: they must go on below the cut, not collapse onto it
     assert (fitted.visible == ~hidden).mean() > 0.96
+
+
+def test_the_tip_of_a_longer_sternum_is_reached(prepared: Prepared, template: Mesh, target: Mesh) -> None:
+    def lowest(points: np.ndarray) -> float:
+        return float(np.sort(points[template.bone == STERNUM, 2])[:8].mean())
+
+    long = target.vertices.copy()
+    below = (target.bone == STERNUM) & (long[:, 2] < np.median(long[target.bone == STERNUM, 2]))
+    middle = long[below, 2].max()
+    long[below, 2] -= 0.4 * (middle - long[below, 2])  # its lower half is 1.4 times as long
+    fitted = register(prepared, target.with_vertices(long))
+    goal, before = np.sort(long[target.bone == STERNUM, 2])[:8].mean(), lowest(warp(template.vertices))
+    assert before - goal > 10.0
+    assert abs(lowest(fitted.vertices) - goal) < 2.5
 
 
 def test_same_input_same_bytes_also_from_a_pickle(prepared: Prepared, target: Mesh) -> None:

@@ -27,10 +27,13 @@ from shapemodel.registration.stations import Marks, doubted, stations
 END_MM = 1.5
 """Standard deviation of an end that is known."""
 
+PLATE_SHARE = 0.25
+"""Part of the sternum's length by which an end of it may be off; farther away one of the two labels is in pieces."""
+
 
 @dataclass(frozen=True)
 class Anchors:
-    """Places along R ribs, K of each: its head, its stations, its front.
+    """Places along R ribs, and the sternum, K of each: its head, its stations, its front.
 
     Attributes
     ----------
@@ -62,10 +65,12 @@ def anchors(
     targets: Sequence[RibSurface],
     seen: Callable[[Points], NDArray[np.bool_]],
     marks: Marks | None = None,
+    plate: tuple[Shaft, RibSurface] | None = None,
 ) -> Anchors:
     """Where the tips of the deformed template should go along themselves, and, by the ``marks``, the stations between.
 
     ``targets`` are those of the same ribs; ``seen(points (..., 3)) -> (...,)`` tells what is well inside the scan.
+    The ``plate`` is the sternum, of which only the ends are held.
     """
     found = [
         reach(shaft, y, own) if len(own.real) >= LEAST_SAMPLES else None
@@ -109,4 +114,38 @@ def anchors(
         for i, own in enumerate(doubted(shown, levels)):
             if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()
-    return Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)
+    ribs = Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)
+    return ribs if plate is None else _with_plate(ribs, *plate, y, seen)
+
+
+def _with_plate(
+    ribs: Anchors, plate: Shaft, target: RibSurface, y: Points, seen: Callable[[Points], NDArray[np.bool_]]
+) -> Anchors:
+    """The anchors of the ribs and, where they show, the two ends of the sternum.
+
+    Its tip is long in one person and hardly there in another, so that nearest points of it lie on the other's side.
+    """
+    if len(target.real) < LEAST_SAMPLES:
+        return ribs
+    r = reach(plate, y, target)
+    whole = np.array(plate.whole) & np.asarray(seen(np.stack([r.tips, r.goal]))).all(0)
+    known = whole & (r.rim > RIM_MM) & (np.abs(r.pull) < PLATE_SHARE * plate.length)
+    vertex = np.stack([plate.tips[0], *plate.stations, plate.tips[1]])
+    direction = np.broadcast_to(r.line.tangents[0], (len(vertex), 3)).copy()
+    direction[-1] = r.line.tangents[-1]
+    way, sd = np.zeros(len(vertex)), np.full(len(vertex), np.inf)
+    way[[0, -1]] = -r.pull[0], r.pull[1]
+    sd[[0, -1]] = np.where(known, END_MM, np.inf)
+    goal = y[vertex].mean(1) + direction * way[:, None]
+
+    def joined(many: NDArray, one: NDArray) -> NDArray:
+        return np.concatenate([many, one[None]])
+
+    return Anchors(
+        np.append(ribs.bone, plate.index),
+        joined(ribs.vertex, vertex),
+        joined(ribs.goal, goal),
+        joined(ribs.direction, direction),
+        joined(ribs.sd, sd),
+        ribs.lost,
+    )

@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from shapemodel.anatomy import STERNUM
 from shapemodel.anatomy import bone as bone_of
 from shapemodel.mesh import Mesh, Points
 from shapemodel.registration.target import Target
@@ -87,31 +88,44 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
             continue
         v, f, ids = template.select(int(label))
         edges = edge_graph(v, f)
-        along = walk(edges, head_first(far_ends(edges), v, back[None])[0])
-        order = np.argsort(along, kind="stable")
-        tips = order[:TIP], order[::-1][:TIP]
-        low, high = fov[0::2] + CUT_MM, fov[1::2] - CUT_MM
-        head, front = (bool(((v[t] > low) & (v[t] < high)).all()) for t in tips)
-        bins = np.unique((along / BIN_MM).astype(np.int64), return_inverse=True)[1]
-        stations = np.array(
-            [np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS]
-        )
-        own = through(v, bins).lengthwise(v)[0]
-        first, last = tails(own)
-        out.append(
-            Shaft(
-                index,
-                ids,
-                bins,
-                along,
-                (ids[tips[0]], ids[tips[1]]),
-                (head, front),
-                ids[stations],
-                fraction=(own - first) / (last - first),
-                length=float(last - first),
-            )
-        )
+        out.append(_shaft(index, ids, v, walk(edges, head_first(far_ends(edges), v, back[None])[0]), fov))
     return tuple(out)
+
+
+def plate(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> Shaft | None:
+    """The sternum of a template as a shaft from its notch down, whose ends can be looked for in the same way."""
+    index = np.flatnonzero(labels == STERNUM)
+    if not len(index):
+        return None
+    v, _, ids = template.select(STERNUM)
+    axis = np.linalg.svd(v - v.mean(0), full_matrices=False)[2][0]
+    along = v @ (axis if axis[2] < 0 else -axis)
+    return _shaft(int(index[0]), ids, v, along - along.min(), fov)
+
+
+def _shaft(
+    index: int, ids: NDArray[np.int64], v: Points, along: NDArray[np.float64], fov: NDArray[np.float64]
+) -> Shaft:
+    """Of a bone with these vertices, which lie at ``along`` (n,) mm."""
+    order = np.argsort(along, kind="stable")
+    tips = order[:TIP], order[::-1][:TIP]
+    low, high = fov[0::2] + CUT_MM, fov[1::2] - CUT_MM
+    first_whole, last_whole = (bool(((v[t] > low) & (v[t] < high)).all()) for t in tips)
+    bins = np.unique((along / BIN_MM).astype(np.int64), return_inverse=True)[1]
+    stations = np.array([np.sort(np.argsort(np.abs(along - u * along.max()), kind="stable")[:TIP]) for u in STATIONS])
+    own = through(v, bins).lengthwise(v)[0]
+    first, last = tails(own)
+    return Shaft(
+        index,
+        ids,
+        bins,
+        along,
+        (ids[tips[0]], ids[tips[1]]),
+        (first_whole, last_whole),
+        ids[stations],
+        fraction=(own - first) / (last - first),
+        length=float(last - first),
+    )
 
 
 @dataclass(frozen=True)

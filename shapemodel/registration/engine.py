@@ -16,7 +16,7 @@ from shapemodel.mesh import Mesh, Points, vertex_normals
 from shapemodel.reasons import Flag
 from shapemodel.registration.anchors import Anchors, anchors
 from shapemodel.registration.confidence import ABSENT, REVIEW_MM, SWAPPED, UNSURE, Evidence, evidence, judge
-from shapemodel.registration.ends import CUT_MM, RibSurface, rib_surfaces
+from shapemodel.registration.ends import CUT_MM, RibSurface, Shaft, rib_surfaces
 from shapemodel.registration.fit import Field, Rows, displacement, rows, solve, solve_bones, solve_held
 from shapemodel.registration.match import Pairs, backward, both, forward, trees
 from shapemodel.registration.numbers import check_numbers
@@ -48,6 +48,7 @@ class Scene:
     forest: list
     members: list[NDArray[np.int64]]
     ribs: tuple[RibSurface, ...]
+    plate: tuple[Shaft, RibSurface] | None
 
     def seen(self, points: Points, margin: float = EDGE_MM) -> NDArray[np.bool_]:
         """(...,) points of the template's frame that lie at least ``margin`` mm inside the scan."""
@@ -59,13 +60,15 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     """``target`` is already in the template's frame, except for the faces of its scan."""
     members = [np.flatnonzero(prepared.index == b) for b in range(len(prepared.labels))]
     ribs = rib_surfaces(prepared.shafts, target)
-    return Scene(prepared, target, start, trees(target), members, ribs)
+    plate = prepared.plate
+    sternum = None if plate is None else (plate, rib_surfaces((plate,), target)[0])
+    return Scene(prepared, target, start, trees(target), members, ribs, sternum)
 
 
 def rib_ends(s: Scene, y: Points, m: Marks | None = None) -> Anchors:
-    """Anchors of the ribs at the present fit; those between the ends are of their marks."""
+    """Anchors of ribs and sternum at the present fit; those between the ends of ribs are of their marks."""
     p = s.prepared
-    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM), m)
+    return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM), m, s.plate)
 
 
 def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: float) -> Rows:

@@ -12,7 +12,7 @@ from shapemodel.anatomy import MODEL_LABELS
 from shapemodel.intersections import find_intersections
 from shapemodel.mesh import Faces, Mesh, Points, face_normals, vertex_areas, vertex_normals
 from shapemodel.reasons import InputError
-from shapemodel.registration.ends import Shaft, shafts
+from shapemodel.registration.ends import Shaft, plate, shafts
 from shapemodel.registration.numbers import Leanings, usual_leanings
 from shapemodel.registration.prior import Basis, linear, nystrom, spread
 from shapemodel.registration.settings import PriorSettings
@@ -45,7 +45,8 @@ class Prepared:
     normals, areas : (V, 3) unit normals, (V,) mm2
     nodes : (B, N) vertices that carry the fit, far-apart ones first; ``weight`` (B, N) is 0 for padding
     thorax, bone, fine : (V, r) bases of the thorax-wide, the bone-wise and the fine bone-wise field
-    shafts : the ribs, for anchors at their ends; ``markings`` what tells the places between
+    shafts : the ribs, for anchors at their ends; ``markings`` what tells the places between;
+        ``plate`` the sternum, for those at its own
     leanings : by rib, how it lies to the vertebrae, mm: tells ribs that are numbered one off
     clean : its bones do not cut each other, so registered ones must not either
     """
@@ -63,6 +64,7 @@ class Prepared:
     fine: Basis
     shafts: tuple[Shaft, ...]
     markings: Markings
+    plate: Shaft | None
     leanings: Leanings
     clean: bool
 
@@ -136,7 +138,8 @@ def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
             nystrom(v, np.unique(marks, axis=0), prior.thorax, prior.rank),
         ]
     )
-    parts = shafts(template, labels, find_fov(template, open_vertices(template.faces, len(v))))
+    fov = find_fov(template, open_vertices(template.faces, len(v)))
+    parts = shafts(template, labels, fov)
     normals = vertex_normals(v, template.faces)
     return Prepared(
         mesh=template,
@@ -152,6 +155,7 @@ def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
         fine=fine,
         shafts=parts,
         markings=own_markings(template, normals, parts),
+        plate=plate(template, labels, fov),
         leanings=usual_leanings(template),
         clean=len(find_intersections(template).faces) <= CLEAN * len(template.faces),
     )
