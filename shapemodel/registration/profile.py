@@ -60,9 +60,9 @@ ALL_SHIFTS = np.arange(-40.0, 40.5, 1.0)
 SLOPES = np.arange(-0.25, 0.26, 0.05)
 """mm a mm by which shifts may change along a rib."""
 
-SLOPE_SD, SLOPE_MM = 0.07, 40.0
+SLOPE_SD, SLOPE_MM = 0.08, 40.0
 """Usual slope of a shift, and the length over which it stays what it is (an Ornstein-Uhlenbeck process). A free end
-then strays by 10 mm over a rib of 250 mm: lengths of a rib differ by 5-8 % against its neighbours'."""
+then strays by 11 mm over a rib of 250 mm: lengths of a rib differ by 5-8 % against its neighbours'."""
 
 RELIEF_MM = (0.15, 0.2)
 """Least difference of marks between two surfaces of one bone; the usual one between two people's."""
