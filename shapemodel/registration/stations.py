@@ -135,7 +135,7 @@ def marks(own: Markings, parts: tuple[Shaft, ...], y: Points, targets: Sequence[
     as large as they are."""
     rib, points, arcs = [], [], []
     for i, (shaft, target) in enumerate(zip(parts, targets, strict=True)):
-        if len(target.real) < LEAST_SAMPLES:
+        if min(len(target.real), len(target.dense)) < LEAST_SAMPLES:
             continue
         arc = centreline(shaft, y[shaft.ids]).lengthwise(target.dense)[0] / size
         if np.ptp(arc) >= LEAST_MM:
