@@ -20,20 +20,25 @@ from registration_cases import kept, scanned
 from registration_scores import surface_distances
 
 from shapemodel.groupwise import GroupwiseSettings, groupwise, size_fit
-from shapemodel.mesh import Mesh, vertex_areas
+from shapemodel.mesh import Mesh, vertex_areas, write_vtp
 from shapemodel.phantom.shape import surface
 from shapemodel.phantom.subject import draw_population, mean_subject
 from shapemodel.registration import prepare, register
 from shapemodel.template import Template, TemplateSettings, apply, compose_template
 
+OVERLAYS = 40
+"""Steps of nearest points that lay one mean on the other."""
+
 
 def apart(one: Template, other: Template) -> float:
     """Mean mm from the seen surface of each mean to the other, laid on it."""
-    near = np.empty_like(one.mesh.vertices)
-    for k in one.mesh.labels:
-        near[one.mesh.bone == k] = _nearest(one.mesh, other.mesh, k)
     area = vertex_areas(one.mesh.vertices, one.mesh.faces)
-    placed = one.mesh.with_vertices(apply(size_fit(one.mesh.vertices, near, area), one.mesh.vertices))
+    placed = one.mesh
+    for _ in range(OVERLAYS):  # each has the frame of its first template
+        near = np.empty_like(placed.vertices)
+        for k in placed.labels:
+            near[placed.bone == k] = _nearest(placed, other.mesh, k)
+        placed = one.mesh.with_vertices(apply(size_fit(placed.vertices, near, area), placed.vertices))
     both = []
     for a, b, prior in ((placed, other.mesh, one.prior), (other.mesh, placed, other.prior)):
         for k in a.labels:
@@ -80,6 +85,7 @@ def main() -> None:
         )
         sys.stdout.write(f"start {people[i].subject}: along normals/all, mm a round: {moved}\n")
         sys.stdout.flush()
+        write_vtp(done.template.mesh, o.work / f"mean_{o.vertices}_{people[i].subject}.vtp")
         means.append(done.template)
     sys.stdout.write(f"the two means lie {apart(*means):.3f} mm apart\n")
 
