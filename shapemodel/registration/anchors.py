@@ -15,6 +15,7 @@ from shapemodel.registration.ends import (
     RIM_MM,
     STATIONS,
     TIP,
+    Reach,
     RibSurface,
     Shaft,
     agree,
@@ -93,11 +94,14 @@ def anchors(
     levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
     stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
+    held = list(zip(parts, found, usable, strict=True))
+    if plate is not None:
+        held.append((plate[0], *_plate_ends(*plate, y, seen)))
     count = len(STATIONS) + 2
-    vertex = np.zeros((len(parts), count, TIP), np.int64)
-    direction, goal = np.zeros((2, len(parts), count, 3))
-    sd = np.full((len(parts), count), np.inf)
-    for i, (shaft, r) in enumerate(zip(parts, found, strict=True)):
+    vertex = np.zeros((len(held), count, TIP), np.int64)
+    direction, goal = np.zeros((2, len(held), count, 3))
+    sd = np.full((len(held), count), np.inf)
+    for i, (shaft, r, known) in enumerate(held):
         vertex[i] = np.concatenate([shaft.tips[0][None], shaft.stations, shaft.tips[1][None]])
         if r is None:
             continue
@@ -107,45 +111,25 @@ def anchors(
         direction[i] = r.line.tangents[nearest]
         way = np.zeros(count)
         way[[0, -1]] = -r.pull[0], r.pull[1]
-        sd[i, [0, -1]] = np.where(usable[i], END_MM, np.inf)
+        sd[i, [0, -1]] = np.where(known, END_MM, np.inf)
         goal[i] = now + direction[i] * way[:, None]
     if marks is not None:
         shown = stations(marks, found, there.astype(np.int64) + usable, stretch, levels)
         for i, own in enumerate(doubted(shown, levels)):
             if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()
-    ribs = Anchors(np.array([s.index for s in parts], np.int64), vertex, goal, direction, sd, lost)
-    return ribs if plate is None else _with_plate(ribs, *plate, y, seen)
+    return Anchors(np.array([shaft.index for shaft, _, _ in held], np.int64), vertex, goal, direction, sd, lost)
 
 
-def _with_plate(
-    ribs: Anchors, plate: Shaft, target: RibSurface, y: Points, seen: Callable[[Points], NDArray[np.bool_]]
-) -> Anchors:
-    """The anchors of the ribs and, where they show, the two ends of the sternum.
+def _plate_ends(
+    plate: Shaft, target: RibSurface, y: Points, seen: Callable[[Points], NDArray[np.bool_]]
+) -> tuple[Reach | None, NDArray[np.bool_]]:
+    """How far the sternum reaches, None where the target shows too little of it, and which of its ends are known (2,).
 
     Its tip is long in one person and hardly there in another, so that nearest points of it lie on the other's side.
     """
     if len(target.real) < LEAST_SAMPLES:
-        return ribs
+        return None, np.zeros(2, bool)
     r = reach(plate, y, target)
     whole = np.array(plate.whole) & np.asarray(seen(np.stack([r.tips, r.goal]))).all(0)
-    known = whole & (r.rim > RIM_MM) & (np.abs(r.pull) < PLATE_SHARE * plate.length)
-    vertex = np.stack([plate.tips[0], *plate.stations, plate.tips[1]])
-    direction = np.broadcast_to(r.line.tangents[0], (len(vertex), 3)).copy()
-    direction[-1] = r.line.tangents[-1]
-    way, sd = np.zeros(len(vertex)), np.full(len(vertex), np.inf)
-    way[[0, -1]] = -r.pull[0], r.pull[1]
-    sd[[0, -1]] = np.where(known, END_MM, np.inf)
-    goal = y[vertex].mean(1) + direction * way[:, None]
-
-    def joined(many: NDArray, one: NDArray) -> NDArray:
-        return np.concatenate([many, one[None]])
-
-    return Anchors(
-        np.append(ribs.bone, plate.index),
-        joined(ribs.vertex, vertex),
-        joined(ribs.goal, goal),
-        joined(ribs.direction, direction),
-        joined(ribs.sd, sd),
-        ribs.lost,
-    )
+    return r, whole & (r.rim > RIM_MM) & (np.abs(r.pull) < PLATE_SHARE * plate.length)
