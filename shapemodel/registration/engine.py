@@ -71,7 +71,7 @@ def rib_ends(s: Scene, y: Points, m: Marks | None = None) -> Anchors:
     return anchors(p.shafts, p.labels, y, s.ribs, lambda x: s.seen(x, CUT_MM), m, s.plate)
 
 
-def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: float) -> Rows:
+def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: NDArray[np.float64]) -> Rows:
     """Anchors as rows of the joint step.
 
     ``base`` (V, 3) are the vertices without coefficients, ``thorax`` (V, r) the basis of the field they share;
@@ -82,7 +82,7 @@ def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: float) -> Row
     jg, jb = (np.zeros((len(p.labels), count, 3 * b.shape[1]), np.float32) for b in (thorax, p.bone))
     e = np.zeros((len(p.labels), count), np.float32)
     firm = 1.0 / a.sd
-    firm[:, 1:-1] /= doubt
+    firm[:, 1:-1] /= doubt[a.bone, None]
     for out, basis in ((jg, thorax), (jb, p.bone)):
         out[a.bone] = rows(basis[a.vertex].mean(2), a.direction * firm[..., None])
     e[a.bone] = firm * ((a.goal - base[a.vertex].mean(2)) * a.direction).sum(-1)
@@ -104,6 +104,11 @@ def trust(s: Scene, y: Points, pairs: Pairs, floor: float) -> NDArray[np.float64
     together = (miss * (near @ miss[..., None])[..., 0]).sum(1)
     variance = np.maximum(together, (miss**2).sum(1)) / np.maximum((weight**2).sum(1), 1.0)
     return floor**2 / (floor**2 + variance)
+
+
+def doubts(share: NDArray[np.float64], settings: RegistrationSettings) -> NDArray[np.float64]:
+    """(B,) how many times their standard deviation places of shafts are off, by the ``share`` (B,) that pairs earn."""
+    return np.maximum(settings.doubt[1] * share**2, settings.doubt[0])
 
 
 def believed(pairs: Pairs, share: NDArray[np.float64]) -> Pairs:
@@ -164,6 +169,7 @@ def stage_b(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) ->
     y = deformed(s, field)
     wide = np.ascontiguousarray(p.thorax[:, : settings.coarse_rank])
     total = settings.coarse_steps + settings.joint_steps
+    share = np.ones(len(p.labels))
     for k in range(total):
         t = k / max(settings.coarse_steps - 1, 1)
         sigma = blend(settings.sigma_normal, min(t, 1.0)), blend(settings.sigma_tangent, min(t, 1.0))
@@ -172,13 +178,14 @@ def stage_b(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) ->
         n_back = settings.backward_samples // 2 if coarse else settings.backward_samples
         pairs = pair_up(s, y, n_nodes, n_back, settings.backward, max(3.0 * sigma[0], 1.5))
         if not coarse:
-            pairs = believed(pairs, trust(s, y, pairs, sigma[0]))
+            share = trust(s, y, pairs, sigma[0])
+            pairs = believed(pairs, share)
         if k in settings.anchor_steps:
             ends = rib_ends(s, y, m)
         if k < settings.cut_steps:
             pairs.weight[ends.lost[pairs.vertex]] = 0.0
         thorax = wide if coarse else p.thorax
-        more = held(s, ends, p.mesh.vertices, thorax, settings.doubt)
+        more = held(s, ends, p.mesh.vertices, thorax, doubts(share, settings))
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]
         field = solve(thorax[pairs.vertex], p.bone[pairs.vertex], pairs, gap, sigma, more)
         field = Field(whole(field.thorax, p.thorax.shape[1]), field.bone)
@@ -199,7 +206,7 @@ def stage_bones(s: Scene, field: Field, m: Marks, settings: RegistrationSettings
         if k == 0:
             share = trust(s, y, pairs, sigma[0])
         pairs = believed(pairs, share)
-        more = held(s, ends, base, p.thorax, settings.doubt)
+        more = held(s, ends, base, p.thorax, doubts(share, settings))
         c = solve_bones(p.bone[pairs.vertex], pairs, pairs.goal - base[pairs.vertex], sigma, more)
         field = Field(field.thorax, c)
         before, y = y, deformed(s, field)

@@ -64,15 +64,18 @@ SLOPE_SD, SLOPE_MM = 0.08, 40.0
 """Usual slope of a shift, and the length over which it stays what it is (an Ornstein-Uhlenbeck process). A free end
 then strays by 11 mm over a rib of 250 mm: lengths of a rib differ by 5-8 % against its neighbours'."""
 
-RELIEF_MM = (0.08, 0.2)
-"""Least difference of marks between two surfaces of one bone (0.04-0.07 is measured); the usual one between two
-people's."""
+RELIEF_MM = (0.08, 0.3)
+"""Difference of marks between two surfaces of one bone at the least (0.04-0.07 is measured), and of two people's before
+anything is known of them: .13-.28."""
 
-USUAL, LOCAL_ROWS = 6.0, 14.0
+CHOSEN = 2.0
+"""By how much the mean squared difference at the shifts that were chosen for it is too small."""
+
+USUAL, LOCAL_ROWS, LEAST_FOUND = 6.0, 14.0, 0.5
 """Independent looks that the usual difference is worth against what is found there, within so many rows about it: heads
-differ more than shafts."""
+differ more than shafts. With fewer looks than the last a row says nothing of what is usual."""
 
-PATCH_MM, PATCH_COLUMNS = 10.0, 3.0
+PATCH_MM, PATCH_COLUMNS = 20.0, 3.0
 """Relief is alike over so much of the map: differences there count once."""
 
 OUTLIER = 9.0
@@ -219,7 +222,18 @@ def shift(
     left, found = (gaussian_filter1d(x, LOCAL_ROWS, axis=1, mode="constant") * 2.5 * LOCAL_ROWS for x in sums)
     mean = p @ SHIFTS
     doubt = np.sqrt(np.maximum(p @ SHIFTS**2 - mean**2, 0.0))
-    return mean, doubt, np.maximum((USUAL * usual + left) / (USUAL + found), RELIEF_MM[0] ** 2)
+    return mean, doubt, _differing(left, found)
+
+
+def _differing(left: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R, n) variance of relief, mm2, from (R, n) sums of squares ``left`` by the shifts of as many looks ``found``.
+
+    Nowhere less than is usual on these two people's ribs: where they seem more alike, it is by chance.
+    """
+    shown = found > LEAST_FOUND
+    middle = np.median(left[shown] / found[shown]) if shown.any() else np.inf
+    usual = np.clip(CHOSEN * middle, *np.square(RELIEF_MM))
+    return np.maximum((USUAL * usual + left) / (USUAL + found), usual)
 
 
 def _paths(like: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
