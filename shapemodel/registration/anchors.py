@@ -28,6 +28,9 @@ from shapemodel.registration.stations import Marks, doubted, stations
 END_MM = 1.5
 """Standard deviation of an end that is known."""
 
+ALONE = 99
+"""Level of the sternum: far from those of ribs, none of which tells of it."""
+
 PLATE_SHARE = 0.25
 """Part of the sternum's length by which an end of it may be off; farther away one of the two labels is in pieces."""
 
@@ -86,17 +89,18 @@ def anchors(
     near = rim <= RIM_MM
     there = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
     usable = there.copy()
-    sides = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
-    for e, end in enumerate(("head", "front")):
-        for side in (False, True):
-            rows = np.flatnonzero(sides == side)
-            usable[rows, e] = agree(pulls[rows, e], usable[rows, e], DISAGREE_MM[end])
+    right = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
     levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
+    for e, end in enumerate(("head", "front")):
+        usable[:, e] = agree(pulls[:, e], usable[:, e], levels, right, DISAGREE_MM[end])
     stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
-    held = list(zip(parts, found, usable, strict=True))
+    held, sound = list(zip(parts, found, usable, strict=True)), there.astype(np.int64) + usable
     if plate is not None:
-        held.append((plate[0], *_plate_ends(*plate, y, seen)))
+        r, known = _plate_ends(*plate, y, seen)
+        held.append((plate[0], r, known))
+        sound = np.vstack([sound, 2 * known])
+        stretch, levels = np.append(stretch, 1.0), np.append(levels, ALONE)
     count = len(STATIONS) + 2
     vertex = np.zeros((len(held), count, TIP), np.int64)
     direction, goal = np.zeros((2, len(held), count, 3))
@@ -114,7 +118,7 @@ def anchors(
         sd[i, [0, -1]] = np.where(known, END_MM, np.inf)
         goal[i] = now + direction[i] * way[:, None]
     if marks is not None:
-        shown = stations(marks, found, there.astype(np.int64) + usable, stretch, levels)
+        shown = stations(marks, [r for _, r, _ in held], sound, stretch, levels)
         for i, own in enumerate(doubted(shown, levels)):
             if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()

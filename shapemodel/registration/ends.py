@@ -10,8 +10,7 @@ on the shaft starts at the same fraction of its length on everybody, the convent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +58,16 @@ DISAGREE_MM = {"head": 8.0, "front": 14.0}
 """An end whose pull differs by more from the median of its neighbours' is not believed."""
 
 
+UP, LEFT = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])
+"""Across ribs and across the sternum: from there directions around them are counted, on everybody."""
+
+
 @dataclass(frozen=True)
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
     both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between; (n,) fraction of the length
-    of each vertex, as measured along the centreline, and that ``length`` in mm."""
+    of each vertex, as measured along the centreline, and that ``length`` in mm; whether it is a plate, which is
+    ``straight``, and not a curved rod."""
 
     index: int
     ids: NDArray[np.int64]
@@ -74,6 +78,7 @@ class Shaft:
     stations: NDArray[np.int64]
     fraction: NDArray[np.float64]
     length: float
+    straight: bool = False
 
 
 def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
@@ -100,7 +105,7 @@ def plate(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -
     v, _, ids = template.select(STERNUM)
     axis = np.linalg.svd(v - v.mean(0), full_matrices=False)[2][0]
     along = v @ (axis if axis[2] < 0 else -axis)
-    return _shaft(int(index[0]), ids, v, along - along.min(), fov)
+    return replace(_shaft(int(index[0]), ids, v, along - along.min(), fov), straight=True)
 
 
 def _shaft(
@@ -153,13 +158,27 @@ class Centreline:
         j = self.piece(arc)
         return self.points[j] + (arc - self.arc[j])[:, None] * self.tangents[j]
 
-    def across(self, x: Points, nearest: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, 2) mm of points off the line, upwards and outwards, with the points of the line ``nearest`` to them."""
+    def across(self, x: Points, nearest: NDArray[np.int64], aside: Points = UP) -> NDArray[np.float64]:
+        """(n, 2) mm of points off the line, towards ``aside`` (3,) and square to it, with the points of the line
+        ``nearest`` to them."""
         t = self.tangents
-        up = np.array([0.0, 0.0, 1.0]) - t * t[:, 2:]
-        up /= np.maximum(np.linalg.norm(up, axis=1, keepdims=True), 1e-3)
+        one = aside - t * (t @ aside)[:, None]
+        one /= np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-3)
         away = x - self.points[nearest]
-        return np.column_stack([(away * way[nearest]).sum(1) for way in (up, np.cross(up, t))])
+        return np.column_stack([(away * way[nearest]).sum(1) for way in (one, np.cross(one, t))])
+
+
+def along_axis(points: Points, mm: NDArray[np.float64]) -> Centreline:
+    """The straight line along the points' longest axis, in the direction in which ``mm`` (n,) grow.
+
+    A plate is so wide that the line through its pieces depends on how they are cut.
+    """
+    middle = points.mean(0)
+    axis = np.linalg.svd(points - middle, full_matrices=False)[2][0]
+    axis *= np.sign(((points - middle) @ axis) @ (mm - mm.mean()) or 1.0)
+    along = (points - middle) @ axis
+    ticks = np.arange(along.min(), along.max() + BIN_MM, BIN_MM)
+    return join(middle + ticks[:, None] * axis)
 
 
 def centreline(shaft: Shaft, own: Points) -> Centreline:
@@ -247,12 +266,20 @@ def reach(shaft: Shaft, y: Points, target: RibSurface) -> Reach:
     return Reach(pull, line.points[[0, -1]], goal, rim, ours, theirs, line, arc)
 
 
-def agree(pull: NDArray[np.float64], usable: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
-    """(n,) which usable pulls of one side and kind of end, in order of level, agree with up to two on each side."""
-    good, known = usable.copy(), {int(i): float(pull[i]) for i in np.flatnonzero(usable)}
-    for i, own in known.items():
-        around = [known[j] for j in range(i - 2, i + 3) if j != i and j in known]
-        good[i] = len(around) > 0 and abs(own - median(around)) < limit
+def agree(
+    pull: NDArray[np.float64],
+    usable: NDArray[np.bool_],
+    levels: NDArray[np.int64],
+    right: NDArray[np.bool_],
+    limit: float,
+) -> NDArray[np.bool_]:
+    """(R,) which usable pulls of one kind of end, of ribs of these levels and sides, agree with the median of those up
+    to two levels away, or with that of the same level on the other side: ribs of a pair are long or short together."""
+    good, apart, same = usable.copy(), np.abs(levels[:, None] - levels), right[:, None] == right
+    for i in np.flatnonzero(usable):
+        near = pull[usable & same[i] & (apart[i] > 0) & (apart[i] <= 2)]
+        twin = pull[usable & ~same[i] & (apart[i] == 0)]
+        good[i] = any(len(x) and abs(pull[i] - np.median(x)) < limit for x in (near, twin))
     return good
 
 

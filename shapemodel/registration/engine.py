@@ -65,6 +65,12 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     return Scene(prepared, target, start, trees(target), members, ribs, sternum)
 
 
+def shown(s: Scene) -> tuple[list[Shaft], list[RibSurface]]:
+    """All that has places along itself, ribs and then the sternum: the template's and the target's."""
+    more = [] if s.plate is None else [s.plate]
+    return [*s.prepared.shafts, *(x for x, _ in more)], [*s.ribs, *(x for _, x in more)]
+
+
 def rib_ends(s: Scene, y: Points, m: Marks | None = None) -> Anchors:
     """Anchors of ribs and sternum at the present fit; those between the ends of ribs are of their marks."""
     p = s.prepared
@@ -275,7 +281,7 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         pairs = swapped(prepared, placed)
         s = scene(prepared, exchange(placed, pairs), start)
         soft = stage_a(s, settings)
-        m = marks(prepared.markings, prepared.shafts, deformed(s, soft), s.ribs, start.scale)
+        m = marks(prepared.markings, *shown(s), deformed(s, soft), start.scale)
         field, change = stage_bones(s, stage_b(s, soft, m, settings), m, settings)
         smooth = deformed(s, field)
         y = start.inverse(stage_fine(s, smooth, settings))

@@ -139,7 +139,7 @@ def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
         ]
     )
     fov = find_fov(template, open_vertices(template.faces, len(v)))
-    parts = shafts(template, labels, fov)
+    parts, sternum = shafts(template, labels, fov), plate(template, labels, fov)
     normals = vertex_normals(v, template.faces)
     return Prepared(
         mesh=template,
@@ -154,8 +154,8 @@ def _prepare(template: Mesh, prior: PriorSettings) -> Prepared:
         bone=bone,
         fine=fine,
         shafts=parts,
-        markings=own_markings(template, normals, parts),
-        plate=plate(template, labels, fov),
+        markings=own_markings(template, normals, parts if sternum is None else (*parts, sternum)),
+        plate=sternum,
         leanings=usual_leanings(template),
         clean=len(find_intersections(template).faces) <= CLEAN * len(template.faces),
     )

@@ -12,11 +12,14 @@ from shapemodel.mesh import Mesh, Points
 from shapemodel.registration.ends import (
     BIN_MM,
     LEAST_SAMPLES,
+    LEFT,
     STATIONS,
+    UP,
     Centreline,
     Reach,
     RibSurface,
     Shaft,
+    along_axis,
     centreline,
     smoothed,
     tails,
@@ -72,16 +75,17 @@ class Markings:
     at: NDArray[np.float64]
 
 
-def read(ribs: Sequence[Points], arcs: Sequence[NDArray[np.float64]]) -> Markings:
-    """Of evenly spread points (m, 3) on each rib, roughly in the order of ``arcs`` (m,) mm."""
+def read(parts: Sequence[Shaft], ribs: Sequence[Points], arcs: Sequence[NDArray[np.float64]]) -> Markings:
+    """Of evenly spread points (m, 3) on each shaft, roughly in the order of ``arcs`` (m,) mm."""
     courses, arc, across = [], [], []
-    for points, mm in zip(ribs, arcs, strict=True):
+    for shaft, points, mm in zip(parts, ribs, arcs, strict=True):
         for _ in range(2):
-            line = smoothed(through(points, ((mm - mm.min()) / BIN_MM).astype(np.int64)))
+            pieces = ((mm - mm.min()) / BIN_MM).astype(np.int64)
+            line = along_axis(points, mm) if shaft.straight else smoothed(through(points, pieces))
             mm, nearest = line.lengthwise(points)
         courses.append(Course(line, tails(mm)))
         arc.append(mm - courses[-1].ends[0])
-        across.append(line.across(points, nearest))
+        across.append(line.across(points, nearest, LEFT if shaft.straight else UP))
     rib = np.repeat(np.arange(len(ribs)), [len(x) for x in arc])
     length = np.array([c.length for c in courses])
     empty = np.zeros((0, 2))
@@ -89,7 +93,7 @@ def read(ribs: Sequence[Points], arcs: Sequence[NDArray[np.float64]]) -> Marking
     return Markings(tuple(courses), relief(rib, one, two, length), np.zeros((len(ribs), 0)))
 
 
-def own_markings(template: Mesh, normals: NDArray[np.float64], parts: tuple[Shaft, ...]) -> Markings:
+def own_markings(template: Mesh, normals: NDArray[np.float64], parts: Sequence[Shaft]) -> Markings:
     """Those of a template with these vertex ``normals`` (V, 3), from its shape before any deformation.
 
     Even the smoothest field stretches one part of a rib and another not, and squeezes its sections by as much as
@@ -102,7 +106,7 @@ def own_markings(template: Mesh, normals: NDArray[np.float64], parts: tuple[Shaf
         face, bary = draw(v, faces, SURFACE_POINTS)
         points.append(bulged(v, normals[s.ids], faces[face], bary))
         arcs.append(centreline(s, v).lengthwise(points[-1])[0])
-    found = read(points, arcs)
+    found = read(parts, points, arcs)
     at = [
         c.line.lengthwise(template.vertices[s.stations].reshape(-1, 3))[0].reshape(s.stations.shape).mean(1) - c.ends[0]
         for s, c in zip(parts, found.courses, strict=True)
@@ -130,7 +134,7 @@ class Marks:
     size: float
 
 
-def marks(own: Markings, parts: tuple[Shaft, ...], y: Points, targets: Sequence[RibSurface], size: float) -> Marks:
+def marks(own: Markings, parts: Sequence[Shaft], targets: Sequence[RibSurface], y: Points, size: float) -> Marks:
     """Those of a template whose vertices are now at ``y`` (V, 3), near the ``targets`` that were made ``size`` times
     as large as they are."""
     rib, points, arcs = [], [], []
@@ -144,7 +148,7 @@ def marks(own: Markings, parts: tuple[Shaft, ...], y: Points, targets: Sequence[
             arcs.append(arc)
     r = np.array(rib, np.int64)
     ours = Markings(tuple(own.courses[i] for i in rib), Relief(own.relief.height[r], own.relief.there[r]), own.at[r])
-    return Marks(r, ours, read(points, arcs), size)
+    return Marks(r, ours, read([parts[i] for i in rib], points, arcs), size)
 
 
 @dataclass(frozen=True)

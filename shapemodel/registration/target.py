@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from shapemodel.anatomy import RIBS
+from shapemodel.anatomy import RIBS, STERNUM
 from shapemodel.mesh import Mesh, Points, face_normals, vertex_normals
 
 EDGE_MM = 1.5
@@ -157,7 +157,7 @@ def crumbs(mesh: Mesh, around: sp.csr_matrix) -> NDArray[np.bool_]:
 
 
 def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int = 0) -> Target:
-    """``count`` samples of each of these bones on a target mesh, and ``dense`` of each rib; labels that the template
+    """``count`` samples of each of these bones on a target mesh, and ``dense`` of ribs and sternum; labels that the template
     lacks are ignored."""
     n = len(mesh.vertices)
     border = open_vertices(mesh.faces, n)
@@ -194,7 +194,7 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
         present[b] = t[b].any()
         center[b] = p[b].mean(0)
         whole[b] = within[faces].all()
-        if dense and label in RIBS:
+        if dense and label in (*RIBS, STERNUM):
             face, bary = draw(mesh.vertices, faces, dense)
             real = main[faces[face]].all(1)
             fine[b] = np.einsum("sk,skd->sd", bary[real], mesh.vertices[faces[face[real]]])
