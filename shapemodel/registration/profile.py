@@ -75,7 +75,7 @@ USUAL, LOCAL_ROWS, LEAST_FOUND = 6.0, 14.0, 0.5
 """Independent looks that the usual difference is worth against what is found there, within so many rows about it: heads
 differ more than shafts. With fewer looks than the last a row says nothing of what is usual."""
 
-PATCH_MM, PATCH_COLUMNS = 20.0, 3.0
+PATCH_MM, PATCH_COLUMNS = 16.0, 3.0
 """Relief is alike over so much of the map: differences there count once."""
 
 OUTLIER = 9.0

@@ -71,7 +71,7 @@ class RegistrationSettings:
     coarse_nodes: int = 160
     anchor_steps: tuple[int, ...] = (0, 6)
     cut_steps: int = 4
-    doubt: tuple[float, float] = (0.25, 2.0)
+    doubt: tuple[float, float] = (0.15, 2.0)
     joint_steps: int = 3
     bone_steps: int = 5
     sigma_normal: tuple[float, float] = (3.0, 0.25)
