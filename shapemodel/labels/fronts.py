@@ -33,8 +33,9 @@ TENTH_AHEAD_MM = 80.0
 in phantoms."""
 SPREAD_MM = {1: 4.5, 2: 6.0, 3: 7.5, 4: 8.0, 5: 8.5, 6: 9.0, 7: 9.0, 8: 11.0, 9: 14.0, 10: 12.0}
 """Standard deviation of a joint's place about that, mm."""
-ALIKE_LEVEL, ALIKE_SIDE = 0.8, 0.65
-"""Correlation of that between neighbouring ribs, and between the two sides."""
+ALIKE_LEVEL, ALIKE_SIDE = 0.75, 0.55
+"""Correlation of that between neighbouring ribs, and between the two sides (0.74 and 0.51 in eight people; 0.87 and
+0.75 where the breadth of the chest is not known)."""
 TENTH = 10
 """Level of the lowest rib with a joint of its own."""
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
@@ -119,25 +120,33 @@ def trim_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> tuple[Mask
     return taken, amount
 
 
-def half_breadth(work: Work, ribs: NDArray[np.uint8]) -> dict[int, float]:
-    """Half of the breadth of the chest at each level (mm) of which both ribs are there.
+def broader(work: Work, ribs: NDArray[np.uint8]) -> dict[int, float]:
+    """mm by which half of the chest is broader than the usual at each level of which both ribs are there.
 
-    A chest broadens down to its eighth ribs: where the scan cuts a rib before its widest place, that of the ribs above
-    stands for it.
+    A rib that the lowest slice cuts may be cut before its widest place: there the level above stands for it.
     """
     boxes = dict(enumerate(ndi.find_objects(ribs), start=1))
     out: dict[int, float] = {}
-    for level in SPREAD_MM:
+    for level, usual in BREADTH_MM.items():
         left, right = (boxes.get(rib(side, level)) for side in SIDES)
-        if left is not None and right is not None:
-            here = 0.5 * (left[2].stop - right[2].start) * work.spacing[2]
-            out[level] = max(here, *out.values()) if out else here
+        if left is None or right is None:
+            continue
+        if left[0].start > 0 and right[0].start > 0:
+            out[level] = 0.5 * (left[2].stop - right[2].start) * work.spacing[2] - usual
+        elif level - 1 in out:
+            out[level] = out[level - 1]
     return out
+
+
+def joint_beside(level: int, half: float, more: dict[int, float]) -> float:
+    """mm beside the midline where the joint of ribs 1-9 is expected: ``half`` width of the manubrium, ``more`` breadth
+    of the chest by level (:func:`broader`)."""
+    return half + BEYOND_MM[level] + BROADER.get(level, 0.0) * more.get(level, 0.0)
 
 
 def find_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> list[Front]:
     """The front ends that the scan shows, left ones first, from the top down."""
-    half, broad = manubrium_half(work, plate), half_breadth(work, ribs)
+    half, more = manubrium_half(work, plate), broader(work, ribs)
     off = (work.factor[2] - 1) / 2 * work.spacing[2] / work.factor[2]
     centre = 0.5 * (plate.low + plate.high)  # between its edges: the line of best cover lies some mm to a side
     boxes = dict(enumerate(ndi.find_objects(ribs), start=1))
@@ -158,9 +167,7 @@ def find_fronts(work: Work, plate: Plate, ribs: NDArray[np.uint8]) -> list[Front
             round_ = np.arctan2(lateral, ahead) * float(np.median(np.hypot(lateral, ahead)))
             along = lateral if level == 1 else round_
             if level in BEYOND_MM:
-                broader = broad.get(level, BREADTH_MM.get(level, 0.0)) - BREADTH_MM.get(level, 0.0)
-                at = half + BEYOND_MM[level] + BROADER.get(level, 0.0) * broader
-                expected = _where(lateral, along, at)
+                expected = _where(lateral, along, joint_beside(level, half, more))
             else:
                 expected = _where(-ahead, along, AXIS_MM - TENTH_AHEAD_MM)
             places, likelihood = _likelihood(along, work.hu[z, y, x], expected, level)

@@ -27,8 +27,8 @@ REACH_MM = 38.0
 NECK_SIDE_MM = (22.0, 36.0)
 NECK_DEPTH_MM = (-4.0, 8.0)
 NECK_ABOVE_MM = 5.0
-"""Where the head and neck of a rib of L1 lie: before its transverse process, which leaves the vertebra behind the middle
-of the canal, and up to so far above the disc."""
+"""Where the head and neck of a rib of L1 lie: before its transverse process, which leaves the vertebra behind the
+middle of the canal, and up to so far above the disc."""
 NECK_ML = 0.1
 """Less bone there is the front of a process or the side of a body."""
 MIN_TIP_ML, MIN_CORE_ML = 0.02, 0.03
@@ -49,9 +49,9 @@ def process_hold(
     levels: dict[int, int],
     low: float,
 ) -> tuple[float, float]:
-    """How firmly what lies beside the vertebra below T12 is held to it, at the tips of its processes and before them: the
-    HU up to which both are one piece, as a share of the HU of the outer piece's own cortex; the lesser of both sides,
-    1 where nothing is to be seen.
+    """How firmly what lies beside the vertebra below T12 is held to it, at the tips of its processes and before them:
+    the HU up to which both are one piece, as a share of the HU of the outer piece's own cortex; the lesser of both
+    sides, 1 where nothing is to be seen.
 
     ``hu`` and final ``labels`` (Z, Y, X) in the frame's box; numbered ribs are no part of it.
     """
