@@ -1,6 +1,6 @@
 """Labelled bones of real CTs against reference label maps, and what they cost.
 
-    python benchmarks/segmentation.py [FOLDER] [--study P001 ...] [--baseline] [--thick 2]
+    python benchmarks/segmentation.py [FOLDER] [--study P001 ...] [--baseline] [--thick 2] [--joints 2 4]
     python benchmarks/segmentation.py --suite SUITE.csv [--people 3] [--scans FOLDER]
 
 FOLDER holds ``ct/STUDY/`` (DICOM) and ``labels/STUDY.nii.gz`` (default: $SHAPEMODEL_REAL_CT, else ../shared).
@@ -9,7 +9,8 @@ Dice of each bone and of all bones as one, bone that the two give to different n
 (labelled 1-37 where the reference says other bone; leaves Dice), calcified
 cartilage inside ribs and sternum, pieces a bone, Euler number of the meshed solid, flags. ``--baseline`` adds a
 plain HU > 200 mask with islands below 1 mL removed, as one Dice against all bones of the model. ``--thick`` averages
-slices first. ``--suite`` labels the
+slices first. ``--joints`` scores ribs and vertebrae again without what lies within so many mm of a joint of the
+reference. ``--suite`` labels the
 phantom scans of ``shapemodel.phantom.suite`` instead, one row each in the CSV (run again to resume), and prints the
 table by knob.
 """
@@ -23,11 +24,13 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage as ndi
+from segmentation_joints import away_from_joints, joint_line
 from segmentation_suite import read_rows, run_suite, summary
 
 from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, bone
@@ -92,7 +95,7 @@ def averaged(ct: sitk.Image, n: int) -> sitk.Image:
     return thick
 
 
-def one(folder: Path, study: str, with_baseline: bool, thick: int = 1) -> dict:
+def one(folder: Path, study: str, with_baseline: bool, thick: int = 1, joints: Sequence[float] = ()) -> dict:
     """Measure one study in this process."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     start = time.process_time()
@@ -115,6 +118,8 @@ def one(folder: Path, study: str, with_baseline: bool, thick: int = 1) -> dict:
         "status": {bone(k).name: b.status for k, b in labelled.bones.items()},
         "flags": [f"{f.code} {f.note}" for f in labelled.flags],
     }
+    spacing = tuple(float(v) for v in ct.GetSpacing()[::-1])
+    result["joints"] = [away_from_joints(ours, reference, mm, spacing) for mm in joints]
     if with_baseline:
         result["baseline_dice"] = baseline(sitk.GetArrayViewFromImage(ct)[: len(ours)], reference, voxel_ml)
     return result
@@ -142,6 +147,7 @@ def show(r: dict) -> str:
         f"Euler number wrong in {wrong or 'none'} of {len(wanted)} complete bones",
         f"  flags {r['flags']}",
     ]
+    lines[4:4] = [joint_line(j) for j in r["joints"]]
     if "baseline_dice" in r:
         lines.append(f"  baseline HU > 200 + islands, all bones together: {r['baseline_dice']}")
     return "\n".join(lines)
@@ -155,6 +161,14 @@ def main() -> None:
     parser.add_argument("--study", nargs="*")
     parser.add_argument("--baseline", action="store_true")
     parser.add_argument("--thick", type=int, default=1, metavar="N", help="average every N slices first")
+    parser.add_argument(
+        "--joints",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="MM",
+        help="score also without what is so near to a joint",
+    )
     parser.add_argument("--json", type=Path, help="write all results here")
     parser.add_argument("--suite", type=Path, metavar="CSV", help="label the phantom suite, a row a scan in this file")
     parser.add_argument("--people", type=int, default=3, help="people for each case of the suite")
@@ -166,13 +180,14 @@ def main() -> None:
         print(summary(read_rows(args.suite)))  # noqa: T201
         return
     if args.one:
-        print(json.dumps(one(args.folder, args.one, args.baseline, args.thick)))  # noqa: T201
+        print(json.dumps(one(args.folder, args.one, args.baseline, args.thick, args.joints)))  # noqa: T201
         return
     studies = args.study or sorted(p.name for p in (args.folder / "ct").iterdir() if p.is_dir())
     results = []
     for study in studies:
         command = [sys.executable, __file__, str(args.folder), "--one", study] + ["--baseline"] * args.baseline
         command += ["--thick", str(args.thick)]
+        command += ["--joints", *map(str, args.joints)] if args.joints else []
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         out = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
         results.append(json.loads(out.splitlines()[-1]))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage as ndi
 
+from shapemodel.anatomy import rib
 from shapemodel.labels import LabelSettings, Overrides, label_bones
 from shapemodel.labels.canal import Canal, find_canal
 from shapemodel.labels.flood import flood, gap_depth, gaps, joint_cost, step_cost
-from shapemodel.labels.fronts import Front, _likelihood, find_joints
+from shapemodel.labels.fronts import BREADTH_MM, Front, _likelihood, broader, find_joints, joint_beside
 from shapemodel.labels.morphology import close_mm, fill_planes
 from shapemodel.labels.numbering import align_sides, without_processes
 from shapemodel.labels.pipeline import apply_overrides, check_extent
@@ -236,6 +238,46 @@ def test_tenth_ribs_follow_those_above_and_do_not_move_them():
     assert together[:2] + together[3:] == alone
     assert find_joints([tenth])[0] == pytest.approx(52.0, abs=3.0)
     assert together[2] > 50.0
+
+
+def test_a_rib_that_narrows_before_its_end_is_not_cut_there():
+    """People's ribs have 0.7 of their section 3 mm before the end, 0.84 at 9 mm, 0.92 at 15 mm."""
+    along, hu = shaft(60.0)
+    thin = np.repeat(np.arange(48.0, 60.0, 0.5), np.linspace(12, 18, 24).astype(int))
+    one = front(np.concatenate([thin, along]), np.full(len(thin) + len(along), 320), expected=56.0)
+    assert find_joints([one])[0] == pytest.approx(48.0, abs=1.5)  # less than a bin
+
+
+def cage(widths: dict[int, float], cut: tuple[int, ...] = ()) -> tuple[SimpleNamespace, np.ndarray]:
+    """A working grid of 2 mm with bars for ribs that reach so many mm to both sides of its middle; ``cut`` ones touch
+    the lowest slice."""
+    ribs = np.zeros((24, 4, 200), np.uint8)
+    for level, half in widths.items():
+        z = 0 if level in cut else 24 - 2 * level
+        n = round(half / 2.0)
+        ribs[z, 1, 100 : 100 + n] = rib("left", level)
+        ribs[z, 2, 100 - n : 100] = rib("right", level)
+    return SimpleNamespace(spacing=(2.0, 2.0, 2.0)), ribs
+
+
+def test_a_broad_chest_is_so_many_mm_broader_and_a_cut_rib_takes_it_from_above():
+    work, ribs = cage({k: mm + 12.0 for k, mm in BREADTH_MM.items() if k <= 6} | {7: 90.0, 8: 60.0}, cut=(7,))
+    more = broader(work, ribs)
+    assert more[4] == pytest.approx(12.0, abs=1.0)
+    assert more[7] == more[6]  # cut before its widest place
+    assert more[8] == pytest.approx(60.0 - BREADTH_MM[8], abs=1.0)
+    assert 9 not in more
+    _, right_only = cage({4: 140.0})
+    right_only[right_only == rib("left", 4)] = 0
+    assert broader(work, right_only) == {}
+
+
+def test_joints_lie_further_out_in_a_broad_chest():
+    """Those of ribs 7 of eight people at 0.75-0.83 of half their chest's breadth, whatever that was."""
+    for breadth in (127.0, 143.0, 164.0):
+        at = joint_beside(7, 28.0, {7: breadth - BREADTH_MM[7]})
+        assert 0.75 < at / breadth < 0.83
+    assert joint_beside(1, 28.0, {1: 20.0}) == joint_beside(1, 28.0, {})  # the first rib's lies at the manubrium
 
 
 def hollow_rod(n: int = 60) -> np.ndarray:

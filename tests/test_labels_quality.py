@@ -24,6 +24,7 @@ FINE = {
     "sternum_bone": 0.9,
     "cartilage_ml": 0.0,
     "lumbar_hold": 0.95,
+    "lumbar_neck": 0.95,
 }
 
 
@@ -51,6 +52,7 @@ def test_an_ordinary_study_is_not_flagged():
         ("sternum_mm", 80.0, "sternum_odd"),
         ("sternum_bone", 0.45, "sternum_odd"),
         ("lumbar_hold", 0.45, "variant_pairs"),
+        ("lumbar_neck", 0.6, "variant_pairs"),
     ],
 )
 def test_each_measure_has_its_flag(name, value, code):

@@ -122,6 +122,22 @@ def test_markers_lie_in_their_own_levels():
     assert not markers[np.abs(frame.s - 32) < 1].any()
 
 
+def test_what_stands_behind_the_lowest_disc_is_the_vertebra_below():
+    """Where the scan ends at a disc only the superior articular processes of the next vertebra are in it, beside and
+    before the inferior ones of the last (13-18 mm beside the canal where T12 meets L1); further up they are reached
+    from their pedicles and need no mark."""
+    frame = straight_frame()
+    bone = np.ones(frame.s.shape, bool)
+    levels = {0: OTHER_BONE, 1: T5, 2: vertebra(4)}
+    process = (np.abs(frame.lat) > 13) & (np.abs(frame.lat) < 20) & (frame.ant > -12) & (frame.ant < 2)
+    at_the_edge = level_markers(frame, bone, Discs(np.array([2.0, 24.0, 46.0]), np.ones(3), np.zeros(3)), levels)
+    assert (at_the_edge[process & (frame.s < 5)] == OTHER_BONE).all()
+    assert (at_the_edge[process & (frame.s > 7)] != OTHER_BONE).all()
+    assert (at_the_edge[(np.abs(frame.lat) < 12) & (frame.s > 2)] != OTHER_BONE).all()
+    whole = level_markers(frame, bone, Discs(np.array([24.0, 46.0]), np.ones(2), np.zeros(2)), levels)
+    assert (whole[process & (frame.s > 20)] != OTHER_BONE).all()
+
+
 def test_a_notch_stays_open_and_a_broken_shell_is_filled():
     region, nothing = np.ones((5, 40, 80), bool), np.zeros((5, 40, 80), bool)
     corners = np.zeros(region.shape, bool)

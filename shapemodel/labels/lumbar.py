@@ -1,7 +1,8 @@
 """Ribs of the first lumbar vertebra: told from its transverse processes by the joint that parts them from it.
 
 A process is one piece of dense bone with its vertebra up to nearly the HU of its own cortex. A rib, however short, is
-held to the vertebra through a joint only, and comes apart from it far below that.
+held to the vertebra through a joint only, and comes apart from it far below that. A long one is what reaches furthest
+out; a short one lies before the process, as all ribs do, and is told from it there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ CORE_DEPTH_MM = (-13.0, 20.0)
 """Body, pedicles and laminae."""
 REACH_MM = 38.0
 """Shorter pieces are the ends of processes, whose growth plates may stay open."""
+NECK_SIDE_MM = (22.0, 36.0)
+NECK_DEPTH_MM = (-4.0, 8.0)
+NECK_ABOVE_MM = 5.0
+"""Where the head and neck of a rib of L1 lie: before its transverse process, which leaves the vertebra behind the
+middle of the canal, and up to so far above the disc."""
+NECK_ML = 0.1
+"""Less bone there is the front of a process or the side of a body."""
 MIN_TIP_ML, MIN_CORE_ML = 0.02, 0.03
 """Fewer voxels above a limit are noise."""
 LOOKED_AT_ML = 0.15
@@ -40,16 +48,18 @@ def process_hold(
     discs: Discs,
     levels: dict[int, int],
     low: float,
-) -> float:
-    """How firmly what lies beside the vertebra below T12 is held to it: the HU up to which both are one piece, as a
-    share of the HU of the outer piece's own cortex; the lesser of both sides, 1 where nothing is to be seen.
+) -> tuple[float, float]:
+    """How firmly what lies beside the vertebra below T12 is held to it, at the tips of its processes and before them:
+    the HU up to which both are one piece, as a share of the HU of the outer piece's own cortex; the lesser of both
+    sides, 1 where nothing is to be seen.
 
     ``hu`` and final ``labels`` (Z, Y, X) in the frame's box; numbered ribs are no part of it.
     """
     below = next((k - 1 for k, label in levels.items() if label == VERTEBRAE[-1]), -1)
-    if below < 1 or below >= len(discs.s):
-        return 1.0  # T12 is not in the scan, or the scan ends within L1
-    low_s, high_s = float(discs.s[below - 1]), float(discs.s[below])
+    if below < 0 or below >= len(discs.s):
+        return 1.0, 1.0  # T12 is not in the scan, or the scan ends within it
+    high_s = float(discs.s[below])
+    low_s = float(discs.s[below - 1]) if below else high_s - float(discs.s[1] - discs.s[0])
     rows = np.flatnonzero(((frame.s > low_s - MARGIN_MM) & (frame.s < high_s + MARGIN_MM)).any(axis=(1, 2)))
     part = slice(int(rows[0]), int(rows[-1]) + 1)
     s, lat, ant = frame.s[part], frame.lat[part], frame.ant[part]
@@ -57,14 +67,19 @@ def process_hold(
     bone = level & (labels[part] == OTHER_BONE)
     values = np.where(bone, hu[part], np.int16(-1000))
     core = bone & (np.abs(lat) < CORE_SIDE_MM) & (ant > CORE_DEPTH_MM[0]) & (ant < CORE_DEPTH_MM[1])
-    held = [1.0]
+    beside = bone & (s > low_s) & (s < high_s + NECK_ABOVE_MM)
+    tips, necks = [1.0], [1.0]
+    ml = float(np.prod(spacing)) / 1000.0
     for side in (lat, -lat):
         tip = bone & (side > TIP_SIDE_MM[0]) & (side < TIP_SIDE_MM[1])
         tip &= (ant > TIP_DEPTH_MM[0]) & (ant < TIP_DEPTH_MM[1])
-        ml = float(np.prod(spacing)) / 1000.0
-        if tip.sum() * ml >= LOOKED_AT_ML and float(side[tip].max()) >= REACH_MM:
-            held.append(_held(values, tip, core, low, ml))
-    return min(held)
+        if below and tip.sum() * ml >= LOOKED_AT_ML and float(side[tip].max()) >= REACH_MM:
+            tips.append(_held(values, tip, core, low, ml))  # a scan that ends within L1 may cut its processes off
+        neck = beside & (side > NECK_SIDE_MM[0]) & (side < NECK_SIDE_MM[1])
+        neck &= (ant > NECK_DEPTH_MM[0]) & (ant < NECK_DEPTH_MM[1])
+        if neck.sum() * ml >= NECK_ML:
+            necks.append(_held(values, neck, core, low, ml))
+    return min(tips), min(necks)
 
 
 def _held(values: NDArray[np.int16], tip: NDArray[np.bool_], core: NDArray[np.bool_], low: float, ml: float) -> float:

@@ -94,7 +94,10 @@ def label_bones(ct, *, settings: LabelSettings | None = None, overrides: Overrid
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(ct)
     bones = bone_status(labels, spacing, numbering)
-    measures = study_measures(work, coarse, plate, numbering, trimmed, vessels) | {"lumbar_hold": hold}
+    measures = study_measures(work, coarse, plate, numbering, trimmed, vessels) | {
+        "lumbar_hold": hold[0],
+        "lumbar_neck": hold[1],
+    }
     flags = study_flags(measures, numbering, bones, trimmed)
     clock("quality")
     return Labelled(
@@ -187,9 +190,9 @@ def _components(work: Work, plate: Plate, vessels: Mask) -> tuple[Mask, NDArray[
 
 def _fine(
     hu, spacing, work: Work, numbering: Numbering, girdle: Mask, cartilage: Mask, plate: Plate, clock: Clock
-) -> tuple[NDArray[np.uint8], float]:
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
     """Labels at full resolution: flood around the spine, ribs and sternum by their components, then solid; and how
-    firmly the processes of L1 are held."""
+    firmly what lies beside L1 is held (:func:`process_hold`)."""
     frame = spine_frame(hu.shape, spacing, work.canal, axial_turn(work.canal, numbering.owners), SPINE_MM)
     low = work.limits.low
     small = np.where(girdle, np.uint8(OTHER_BONE), numbering.ribs)

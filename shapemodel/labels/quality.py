@@ -34,6 +34,9 @@ come out half a level off with a little less luck, 0.60 in a noisy one of 3 mm."
 HOLD_OK = 0.57
 """Processes of L1 are one with it up to 0.9-1 of their cortex' HU, one short one up to 0.62; ribs with their vertebrae
 up to 0.3-0.55."""
+NECK_OK = 0.68
+"""What lies before these processes: 0.75-1 where it is their front or the side of the body, 0.37-0.62 where it is a rib
+(one of 0.79 reaches far enough to be counted)."""
 ARM_FROM_LUNG_MM = 35.0
 STERNUM_WIDE_MM = 75.0
 STERNUM_ML = 25.0
@@ -108,7 +111,7 @@ def study_measures(
     bone; ``disc_score`` mean of the discs used; ``lung_ratio`` air of the smaller lung to the larger;
     ``contrast_ml`` of enhanced vessels; ``metal_ml``; ``sternum_mm`` greatest width; ``sternum_bone`` share of its
     middle in which bone is seen; ``cartilage_ml`` most that was cut off one rib. ``lumbar_hold``
-    (:func:`shapemodel.labels.lumbar.process_hold`) comes from the fine labels.
+    and ``lumbar_neck`` (:func:`shapemodel.labels.lumbar.process_hold`) come from the fine labels.
     """
     used = [k for k in range(len(numbering.discs.s)) if min(numbering.levels[k], numbering.levels[k + 1]) < OTHER_BONE]
     return {
@@ -134,6 +137,13 @@ LIMITS = (
     (records.METAL, "metal_ml", ">", METAL_ML, "{:.1f} mL of metal"),
     (records.METAL_MUCH, "metal_ml", ">", METAL_MUCH_ML, "{:.1f} mL of metal"),
     (records.VARIANT, "lumbar_hold", "<", HOLD_OK, "parted from L1 at {:.0%} of its cortex' HU: a rib of a 13th pair"),
+    (
+        records.VARIANT,
+        "lumbar_neck",
+        "<",
+        NECK_OK,
+        "before L1's process, parted from it at {:.0%}: a rib of a 13th pair",
+    ),
     (records.STERNUM_ODD, "sternum_mm", ">", STERNUM_WIDE_MM, "{:.0f} mm wide"),
     (records.STERNUM_ODD, "sternum_bone", "<", STERNUM_BONE, "its cortex is seen on {:.0%} of its middle"),
 )

@@ -47,6 +47,11 @@ ARCH_PARTS = (
 )
 NECK_PARTS = ((PILLAR_SIDE_MM, PILLAR_DEPTH_MM, PILLAR_HEIGHT),)
 """Parts of every arch, and further ones of those above T1: mm beside and before the canal, share of the level."""
+RISEN_SIDE_MM = (13.0, 20.0)
+RISEN_DEPTH_MM = (-12.0, 2.0)
+RISEN_MM = (-8.0, 4.0)
+"""Behind a disc and its foramen stand the superior articular processes of the lower vertebra, to the side of and before
+the inferior ones of the upper: mm beside and before the canal, and above the disc."""
 TILTED_MM = 5.0
 """A disc tilted by 18 degrees rises so far at the rim of a body."""
 ARCH_MM = 6.0
@@ -167,7 +172,24 @@ def level_markers(frame: SpineFrame, bone: Mask, discs: Discs, levels: dict[int,
         for (near, far), (back, front), (a, b) in ARCH_PARTS + NECK_PARTS * (k > top):
             part = (side > near) & (side < far) & (ant > back) & (ant < front) & (share > a) & (share < b)
             view[part & solid] = label
+    if 0 in levels:
+        _mark_risen(out, frame, bone, discs, levels[0])
     return out
+
+
+def _mark_risen(out: NDArray[np.uint8], frame: SpineFrame, bone: Mask, discs: Discs, label: int) -> None:
+    """Mark the superior articular processes of the lowest interval, if the scan ends above its pedicles, from which
+    else they are reached; changes ``out``."""
+    rows, low, high = level_bounds(frame, discs, 0)
+    s, ant, side = frame.s[rows], frame.ant[rows], np.abs(frame.lat[rows])
+    share = (s - low) / (high - low)
+    (near, far), (back, front), (a, b) = ARCH_PARTS[0]
+    pedicles = (side > near) & (side < far) & (ant > back) & (ant < front) & (share > a) & (share < b)
+    if pedicles.any():
+        return
+    risen = bone[rows] & (side > RISEN_SIDE_MM[0]) & (side < RISEN_SIDE_MM[1])
+    risen &= (ant > RISEN_DEPTH_MM[0]) & (ant < RISEN_DEPTH_MM[1])
+    out[rows][risen & (s - high > RISEN_MM[0]) & (s - high < RISEN_MM[1])] = label
 
 
 def hold_levels(
