@@ -153,7 +153,7 @@ def test_a_rib_reads_the_same_whichever_mesh_it_comes_from() -> None:
         face, bary = draw(mesh.vertices, mesh.faces, count)
         normals = vertex_normals(mesh.vertices, mesh.faces)
         points = bulged(mesh.vertices, normals, mesh.faces[face], bary)
-        maps.append(read([points], [-points[:, 1]]))
+        maps.append(read(shafts(mesh, np.array(mesh.labels), np.tile([-np.inf, np.inf], 3)), [points], [-points[:, 1]]))
     assert maps[0].courses[0].length == pytest.approx(maps[1].courses[0].length, abs=0.3)
     rows = min(m.relief.height.shape[1] for m in maps)
     both = np.logical_and(*(m.relief.there[0, :rows] > 0.9 for m in maps))

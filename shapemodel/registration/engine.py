@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 CONVERGED_MM = 0.1
 """Mean movement of the visible vertices in the last joint step below which the fit has converged."""
 
+AGREED = 4
+"""Power of the share of weight that pairs of a bone earn, with which they outdo its places: the share is .8 for two
+surfaces of one person, .65 for phantoms of two, .3 for two real ones."""
+
 PATCH_MM = 8.0
 """Nodes nearer than this err alike where one person's surface has what the other's has not."""
 
@@ -81,7 +85,7 @@ def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: NDArray[np.fl
     """Anchors as rows of the joint step.
 
     ``base`` (V, 3) are the vertices without coefficients, ``thorax`` (V, r) the basis of the field they share;
-    standard deviations of stations are taken ``doubt`` times, since they do not err independently of each other.
+    standard deviations of stations are taken ``doubt`` (B,) times (:func:`doubts`).
     """
     p = s.prepared
     count = a.vertex.shape[1]
@@ -113,8 +117,12 @@ def trust(s: Scene, y: Points, pairs: Pairs, floor: float) -> NDArray[np.float64
 
 
 def doubts(share: NDArray[np.float64], settings: RegistrationSettings) -> NDArray[np.float64]:
-    """(B,) how many times their standard deviation places of shafts are off, by the ``share`` (B,) that pairs earn."""
-    return np.maximum(settings.doubt[1] * share**2, settings.doubt[0])
+    """(B,) what standard deviations of places of shafts are taken times, by the ``share`` (B,) that pairs earn.
+
+    Where two surfaces agree, hundreds of nodes say more of a place than its relief does; where they do not, what these
+    say of it is chance, and moves a rib by more than the place may be off.
+    """
+    return np.maximum(settings.doubt[1] * share**AGREED, settings.doubt[0])
 
 
 def believed(pairs: Pairs, share: NDArray[np.float64]) -> Pairs:

@@ -68,7 +68,7 @@ RELIEF_MM = (0.08, 0.3)
 """Difference of marks between two surfaces of one bone at the least (0.04-0.07 is measured), and of two people's before
 anything is known of them: .13-.28."""
 
-CHOSEN = 2.0
+CHOSEN = 3.0
 """By how much the mean squared difference at the shifts that were chosen for it is too small."""
 
 USUAL, LOCAL_ROWS, LEAST_FOUND = 6.0, 14.0, 0.5

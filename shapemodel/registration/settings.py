@@ -48,8 +48,8 @@ class RegistrationSettings:
     coarse_steps, coarse_nodes : joint Gauss-Newton steps on the first so many nodes a bone
     anchor_steps : joint steps before which ends and places of shafts of ribs are looked for; between them they stay
     cut_steps : the first joint steps, in which what lies beyond the cut of a rib has no partner
-    doubt : standard deviations of places of shafts are taken times this: they are not independent of each other, and
-        what is beside them, as curves of the centreline, pulls with the weight of hundreds of nodes
+    doubt : (least, most) times that standard deviations of places of shafts are taken: of bones whose surface is like
+        the target's nowhere, and of those that have it; in between by how much they agree
     joint_steps, bone_steps : further ones on all nodes: of all fields together, of each bone alone
     sigma_normal : (first, last) standard deviation of the distance along the normal, mm
     sigma_tangent : (first, last) of the distance along the surface, mm; it only damps
@@ -69,11 +69,11 @@ class RegistrationSettings:
     coarse_rank: int = 84
     coarse_steps: int = 11
     coarse_nodes: int = 160
-    anchor_steps: tuple[int, ...] = (0, 6)
+    anchor_steps: tuple[int, ...] = (0,)
     cut_steps: int = 4
-    doubt: tuple[float, float] = (0.15, 2.0)
-    joint_steps: int = 3
-    bone_steps: int = 5
+    doubt: tuple[float, float] = (0.1, 3.2)
+    joint_steps: int = 2
+    bone_steps: int = 4
     sigma_normal: tuple[float, float] = (3.0, 0.25)
     sigma_tangent: tuple[float, float] = (20.0, 200.0)
     backward: float = 0.5

@@ -157,8 +157,8 @@ def crumbs(mesh: Mesh, around: sp.csr_matrix) -> NDArray[np.bool_]:
 
 
 def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int = 0) -> Target:
-    """``count`` samples of each of these bones on a target mesh, and ``dense`` of ribs and sternum; labels that the template
-    lacks are ignored."""
+    """``count`` samples of each of these bones on a target mesh, and ``dense`` ones of ribs and sternum; labels that
+    the template lacks are ignored."""
     n = len(mesh.vertices)
     border = open_vertices(mesh.faces, n)
     fov = find_fov(mesh, border)
