@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from shapemodel.mesh import Mesh, vertex_normals
 from shapemodel.phantom.tube import tube
-from shapemodel.registration.ends import LEAST_SAMPLES, RIM_MM, RibSurface, join, reach, shafts
+from shapemodel.registration.ends import LEAST_SAMPLES, RIM_MM, RibSurface, Shaft, agree, join, reach, shafts
 from shapemodel.registration.profile import ROWS, Relief, about, relief, shift, unlike
-from shapemodel.registration.stations import Course, Places, doubted, marks, of_neighbours, own_markings, read
+from shapemodel.registration.stations import PASSES, Course, Places, doubted, marks, of_neighbours, own_markings, read
 from shapemodel.registration.target import bulged, draw
 
 LENGTH = 200.0
@@ -25,12 +25,14 @@ def rod(mark: float, seed: int, *, height: float = 1.5, low: float = 0.0, high: 
 
 
 def found(ours: tuple, theirs: tuple, ends: tuple[float, float] = (1.5, 1.5)) -> tuple[NDArray, NDArray, NDArray]:
-    """(n,) mm midway between two rods, the shift of the second against the first there, and how sure that is."""
+    """(n,) mm midway between two rods, the shift of the second against the first there, and how sure that is, by as
+    many looks as the registration takes."""
     maps = [relief(np.zeros(len(s), np.int64), s, across, np.array([LENGTH])) for s, across in (ours, theirs)]
     length = np.array([LENGTH])
     d2, there = about(unlike(maps[0], maps[1], np.array([length, length]), np.zeros(1)), np.zeros((1, ROWS)))
-    variance = shift(d2, there, length, np.array([ends]))[2]
-    mean, sd, _ = shift(d2, there, length, np.array([ends]), variance)
+    variance = None
+    for _ in range(1 + PASSES):
+        mean, sd, variance = shift(d2, there, length, np.array([ends]), variance)
     return np.linspace(0.0, LENGTH, ROWS), mean[0], sd[0]
 
 
@@ -123,7 +125,7 @@ def test_a_piece_too_short_for_a_line_of_its_own_has_no_places() -> None:
     for depth, known in ((7.0, 0), (20.0, 0), (60.0, 1)):  # one and two pieces of a line have no direction of their own
         near = points[-points[:, 1] < depth]
         assert len(near) >= LEAST_SAMPLES
-        assert len(marks(own, shaft, rod, [RibSurface(near, np.zeros((0, 3)), near)], 1.0).rib) == known
+        assert len(marks(own, shaft, [RibSurface(near, np.zeros((0, 3)), near)], rod, 1.0).rib) == known
 
 
 def ridged(step: float) -> Mesh:
@@ -160,3 +162,47 @@ def test_a_rib_reads_the_same_whichever_mesh_it_comes_from() -> None:
     one, two = (m.relief.height[0, :rows][both] for m in maps)
     assert two.max() > 0.2  # the ridges
     assert abs(one - two).max() < 0.07
+
+
+def test_the_ends_of_a_pair_may_agree_with_each_other_alone() -> None:
+    """First ribs are long or short together, whatever those below are; one alone that stands out is not believed."""
+    levels = np.array([*range(5), *range(5)])
+    right = np.repeat([False, True], 5)
+    pull = np.array([20.0, 1.0, 0.0, 1.0, -1.0, 22.0, 2.0, 1.0, 0.0, -15.0])
+    good = agree(pull, np.ones(10, bool), levels, right, 8.0)
+    assert good[[0, 5]].all()
+    assert not good[9]
+    assert good[[1, 2, 3, 4, 6, 7, 8]].all()
+    alone = agree(pull, np.arange(10) != 5, levels, right, 8.0)
+    assert not alone[0]
+    assert not alone[5]
+
+
+def board(notches: NDArray[np.float64], seed: int, short: float = 0.0) -> NDArray[np.float64]:
+    """(n, 3) points of a plate of 40 x 10 x 160 mm, ``short`` mm less on one side, with notches in both edges."""
+    rng = np.random.default_rng(seed)
+    z, turn = rng.uniform(0.0, 160.0, 12000), rng.uniform(0, 2 * np.pi, 12000)
+    x = 20.0 * np.cos(turn)
+    deep = 2.5 * np.exp(-0.5 * ((z[:, None] - notches) / 4.0) ** 2).sum(1) * np.abs(np.cos(turn)) ** 3
+    out = np.column_stack([x - np.sign(x) * deep, 5.0 * np.sin(turn), -z])
+    return out[(z > short * (0.5 + x / 40.0)) & (z < 160.0)]
+
+
+def test_a_plate_is_read_along_its_axis_and_its_notches_are_found() -> None:
+    """Of a plate 40 mm wide, the line through its pieces bends with its outline by more than its notches are deep."""
+    plates = [board(np.array([30.0, 58.0, 90.0, 125.0]) + by, seed) for seed, by in ((1, 0.0), (2, 5.0))]
+    shaft = Shaft(0, np.zeros(0, int), np.zeros(0, int), np.zeros(0), (np.zeros(0, int),) * 2, (True, True),
+                  np.zeros((0, 8), int), np.zeros(0), 160.0, straight=True)  # fmt: skip
+    maps = [read([shaft], [x], [-x[:, 2]]) for x in plates]
+    assert [m.courses[0].length for m in maps] == pytest.approx([159.0, 159.0], abs=1.0)
+    lengths = np.array([[m.courses[0].length] for m in maps])
+    d2, there = about(unlike(maps[0].relief, maps[1].relief, lengths, np.zeros(1)), np.zeros((1, ROWS)))
+    variance = None
+    for _ in range(1 + PASSES):
+        mean, _, variance = shift(d2, there, lengths.mean(0), np.array([[1.5, 1.5]]), variance)
+    middle = slice(ROWS // 4, 3 * ROWS // 4)
+    assert mean[0, middle] == pytest.approx(5.0, abs=1.0)
+    askew = read([shaft], [board(np.array([60.0]), 3, short=25.0)], [-board(np.array([60.0]), 3, short=25.0)[:, 2]])
+    way = askew.courses[0].line.tangents
+    assert np.ptp(way, axis=0).max() < 1e-9
+    assert way[0, 2] < -0.98
