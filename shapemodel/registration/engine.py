@@ -38,6 +38,13 @@ AGREED = 4
 """Power of the share of weight that pairs of a bone earn, with which they outdo its places: the share is .8 for two
 surfaces of one person, .65 for phantoms of two, .3 for two real ones."""
 
+SURE_MM = 0.3
+"""No place of a shaft is known better."""
+
+FAR_MM = 3.0
+"""Robust width of partners in the bone-wise fits. With half of it tips of processes that are longer in one person
+stayed beyond the other's, in the next vertebra."""
+
 PATCH_MM = 8.0
 """Nodes nearer than this err alike where one person's surface has what the other's has not."""
 
@@ -91,8 +98,9 @@ def held(s: Scene, a: Anchors, base: Points, thorax: Basis, doubt: NDArray[np.fl
     count = a.vertex.shape[1]
     jg, jb = (np.zeros((len(p.labels), count, 3 * b.shape[1]), np.float32) for b in (thorax, p.bone))
     e = np.zeros((len(p.labels), count), np.float32)
-    firm = 1.0 / a.sd
-    firm[:, 1:-1] /= doubt[a.bone, None]
+    sd = a.sd.copy()
+    sd[:, 1:-1] = np.maximum(sd[:, 1:-1] * doubt[a.bone, None], SURE_MM)
+    firm = 1.0 / sd
     for out, basis in ((jg, thorax), (jb, p.bone)):
         out[a.bone] = rows(basis[a.vertex].mean(2), a.direction * firm[..., None])
     e[a.bone] = firm * ((a.goal - base[a.vertex].mean(2)) * a.direction).sum(-1)
@@ -216,7 +224,7 @@ def stage_bones(s: Scene, field: Field, m: Marks, settings: RegistrationSettings
     ends = rib_ends(s, y, m)
     change = np.inf
     for k in range(settings.bone_steps):
-        pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
+        pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, FAR_MM)
         if k == 0:
             share = trust(s, y, pairs, sigma[0])
         pairs = believed(pairs, share)
@@ -233,7 +241,7 @@ def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
     p = s.prepared
     base = y.copy()
     for _ in range(settings.fine_steps):
-        pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, 1.5)
+        pairs = pair_up(s, y, p.nodes.shape[1], settings.backward_samples, settings.backward, FAR_MM)
         gap = pairs.goal - base[pairs.vertex]
         c = solve_held(p.fine[pairs.vertex], pairs, gap, (settings.fine_sigma, settings.fine_tangent))
         y = base.copy()
