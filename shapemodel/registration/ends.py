@@ -103,9 +103,8 @@ def plate(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -
     if not len(index):
         return None
     v, _, ids = template.select(STERNUM)
-    axis = np.linalg.svd(v - v.mean(0), full_matrices=False)[2][0]
-    along = v @ (axis if axis[2] < 0 else -axis)
-    return replace(_shaft(int(index[0]), ids, v, along - along.min(), fov), straight=True)
+    along = along_axis(v, -v[:, 2]).lengthwise(v)[0]
+    return replace(_shaft(int(index[0]), ids, v, along, fov), straight=True)
 
 
 def _shaft(
