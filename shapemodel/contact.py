@@ -17,7 +17,7 @@ from scipy.sparse import csr_array, diags_array, eye_array, kron
 from scipy.sparse.linalg import cg
 
 from shapemodel.carve import Solid
-from shapemodel.intersections import Intersections, find_intersections, intersecting_pairs
+from shapemodel.intersections import Intersections, find_again, find_intersections, intersecting_pairs
 from shapemodel.mesh import Mesh, Points
 from shapemodel.surfaces import vertex_adjacency
 from shapemodel.walks import grow
@@ -78,8 +78,8 @@ def separate(mesh: Mesh, *, clearance_mm: float = 0.15, rounds: int = 12) -> Sep
         near = np.flatnonzero(np.isin(mesh.faces, grow(mesh.faces, np.unique(cutting), len(current), RINGS + 2)).any(1))
         cutting = near[intersecting_pairs(current, mesh.faces[near])]
         done += 1
-        if not len(cutting):  # the whole mesh, once the neighbourhood is clean
-            cutting = intersecting_pairs(current, mesh.faces)
+        if not len(cutting):  # all that moved since the beginning, once the neighbourhood is clean
+            cutting = find_again(mesh.with_vertices(current), mesh, first).pairs
         if len(cutting) < least:
             best, least = current, len(cutting)
     result = mesh.with_vertices(best)

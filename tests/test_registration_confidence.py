@@ -16,13 +16,14 @@ from shapemodel.registration.match import Pairs
 def plain(prepared: Prepared, **changed: float) -> Evidence:
     """Evidence of a good fit of every bone, the first one changed."""
     n = len(prepared.labels)
-    values = {"cut": np.zeros(n), "lost": np.zeros(n), "rough": np.full(n, 0.15), "bend": np.full(n, 1.0)}
+    usual = {"cut": 0.0, "lost": 0.0, "rough": 0.15, "bend": 1.0, "alike": 0.7}
+    values = {name: np.full(n, value) for name, value in usual.items()}
     for name, value in changed.items():
         values[name][0] = value
-    return Evidence(**values, rib=prepared.labels < 25)
+    return Evidence(**values, rib=prepared.labels < 25, low=np.isin(prepared.labels, [9, 10, 11, 21, 22, 23]))
 
 
-@pytest.mark.parametrize("worse", [{"bend": 8.0}, {"rough": 0.5}, {"cut": 1.0}, {"lost": 0.5}])
+@pytest.mark.parametrize("worse", [{"bend": 8.0}, {"rough": 0.5}, {"cut": 1.0}, {"lost": 0.5}, {"alike": 0.2}])
 def test_worse_evidence_raises_what_is_expected(prepared: Prepared, worse: dict[str, float]) -> None:
     seen, residual = np.ones(len(prepared.index), bool), np.zeros(len(prepared.index))
     before, after = (
@@ -53,7 +54,7 @@ def test_bend_is_motion_of_the_bone_s_own_without_its_shift(prepared: Prepared) 
     )
     seen = np.ones(len(prepared.index), bool)
     seen[prepared.index == 2] = False
-    found = evidence(prepared, own, prepared.mesh.vertices, nothing, prepared.weight, seen)
+    found = evidence(prepared, own, prepared.mesh.vertices, nothing, prepared.weight, seen, np.full(n, 0.5))
     z = prepared.mesh.vertices[prepared.nodes[1], 2]
     expected = prepared.prior.bone_linear * np.abs(z - z[prepared.weight[1] > 0].mean())[prepared.weight[1] > 0].mean()
     assert found.bend[0] == pytest.approx(0.0, abs=1e-5)
@@ -61,6 +62,7 @@ def test_bend_is_motion_of_the_bone_s_own_without_its_shift(prepared: Prepared) 
     assert found.rough == pytest.approx(0.0)
     assert found.cut == pytest.approx((np.arange(n) == 2).astype(float))
     assert found.lost == pytest.approx((np.arange(n) == 2).astype(float))
+    assert prepared.labels[found.low].tolist() == [k for k in prepared.labels if k in (9, 10, 11, 21, 22, 23)]
 
 
 def test_other_bones_than_the_template_s_are_expected_to_be_worse(prepared: Prepared, target: Mesh) -> None:

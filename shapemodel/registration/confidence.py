@@ -27,7 +27,7 @@ than 3 mm lie above it, and a third of those off by less than 1.5 mm (``benchmar
 REVIEW_MM = 3.0
 """Expected error from which a reviewer is shown the bone: rare, where ``flagged`` is careful."""
 
-WEIGHTS = {"constant": -0.775, "rib": 1.05, "bend": 0.865, "rough": 0.461}
+WEIGHTS = {"constant": -0.34, "rib": 1.22, "low": 0.68, "bend": 0.64, "rough": 0.4, "alike": 0.72}
 """Regression of the log of the true mean error (mm) of a bone on the evidence, over warps of real anatomy, phantom
 people against each other, with and without faults of the labels, and reshaped real bones; every source counts alike,
 bones that are off by more than 3 mm five times (``benchmarks/registration.py confidence --fit``)."""
@@ -37,6 +37,13 @@ BEND_MM = 0.5
 
 ROUGH_MM = (0.1, 0.6)
 """``rough`` is taken between these: what the calibration has seen."""
+
+ALIKE_ROOM = 0.02
+"""Added to the part in which surfaces are not ``alike``, of which the logarithm is taken."""
+
+LOW_LEVELS = (9, 10, 11)
+"""Ribs whose fronts reach no sternum, or hang free, and whose angle and length differ most between people: 2.3-3.1 mm
+off on phantom people, others 1.1-1.9 mm."""
 
 ABSENT_MM = 10.0
 """Said of a bone that the scan does not show at all: hidden parts are 4-9 mm off on average, whole bones more."""
@@ -59,27 +66,38 @@ class Evidence:
     lost : part of what should be inside the scan that is not seen: there is nothing of the bone where it was put
     rough : root mean square of the normal distances before the fine fit, mm: another shape than the prior's
     bend : mm by which the bone had to be turned, stretched and bent against the thorax as a whole
+    alike : 0..1, share of their weight that pairs earned in the bone-wise fits: .8 for two surfaces of one person
     rib : it is a rib, which can slide along itself
+    low : it is one of ribs 9-11
     """
 
     cut: NDArray[np.float64]
     lost: NDArray[np.float64]
     rough: NDArray[np.float64]
     bend: NDArray[np.float64]
+    alike: NDArray[np.float64]
     rib: NDArray[np.bool_]
+    low: NDArray[np.bool_]
 
     def of(self, bone: int) -> dict[str, float]:
         """The numbers of one bone, by name."""
         return {f.name: float(getattr(self, f.name)[bone]) for f in fields(self)}
 
     def features(self) -> NDArray[np.float64]:
-        """(B, 4) columns of the regression, in the order of ``WEIGHTS``."""
+        """(B, 6) columns of the regression, in the order of ``WEIGHTS``."""
         rough = np.log(np.clip(self.rough, *ROUGH_MM))
-        return np.column_stack([np.ones_like(rough), self.rib.astype(float), np.log(self.bend + BEND_MM), rough])
+        bend, other = np.log(self.bend + BEND_MM), np.log(1.0 + ALIKE_ROOM - np.clip(self.alike, 0.0, 1.0))
+        return np.column_stack([np.ones_like(rough), self.rib.astype(float), self.low, bend, rough, other])
 
 
 def evidence(
-    prepared: Prepared, own: NDArray, smooth: Points, ahead: Pairs, shown: NDArray, seen: NDArray[np.bool_]
+    prepared: Prepared,
+    own: NDArray,
+    smooth: Points,
+    ahead: Pairs,
+    shown: NDArray,
+    seen: NDArray[np.bool_],
+    alike: NDArray[np.float64],
 ) -> Evidence:
     """Evidence of a fit before its fine stage.
 
@@ -88,6 +106,7 @@ def evidence(
     own : (B, q, 3) bone-wise coefficients; ``smooth`` (V, 3) the vertices of the fit
     ahead : partners of the nodes (B, N); ``shown`` (B, N) weight of a node, 0 where it lies outside the scan
     seen : (V,) vertices found on the scan in the end
+    alike : (B,) share of their weight that pairs earned
     """
     p = prepared
     weight = ahead.weight * shown
@@ -99,7 +118,9 @@ def evidence(
         lost=(shown * ~seen[p.nodes]).sum(1) / np.maximum(shown.sum(1), 1.0),
         rough=np.sqrt((weight * miss**2).sum(1) / np.maximum(weight.sum(1), 1e-9)),
         bend=(p.weight * np.linalg.norm(moved, axis=2)).sum(1) / count,
+        alike=alike,
         rib=np.isin(p.labels, RIBS),
+        low=np.isin(p.labels, [k for k in RIBS if (k - 1) % 12 + 1 in LOW_LEVELS]),
     )
 
 

@@ -215,8 +215,11 @@ def stage_b(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) ->
     return field
 
 
-def stage_bones(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) -> tuple[Field, float]:
-    """Every bone on its own, free to slide, under the thorax-wide field; and the mean last movement, mm."""
+def stage_bones(
+    s: Scene, field: Field, m: Marks, settings: RegistrationSettings
+) -> tuple[Field, float, NDArray[np.float64]]:
+    """Every bone on its own, free to slide, under the thorax-wide field; the mean last movement, mm; and (B,) the share
+    of their weight that pairs earned."""
     p = s.prepared
     y = deformed(s, field)
     base = p.mesh.vertices + p.thorax @ field.thorax.astype(np.float32)
@@ -233,7 +236,7 @@ def stage_bones(s: Scene, field: Field, m: Marks, settings: RegistrationSettings
         field = Field(field.thorax, c)
         before, y = y, deformed(s, field)
         change = float(np.linalg.norm(y - before, axis=1)[s.seen(y)].mean())
-    return field, change
+    return field, change, share
 
 
 def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
@@ -250,11 +253,11 @@ def stage_fine(s: Scene, y: Points, settings: RegistrationSettings) -> Points:
     return y
 
 
-def gather(s: Scene, field: Field, smooth: Points, seen: NDArray[np.bool_]) -> Evidence:
+def gather(s: Scene, field: Field, smooth: Points, seen: NDArray[np.bool_], share: NDArray[np.float64]) -> Evidence:
     """What the fit before the fine stage, with its vertices ``smooth`` (V, 3), says of its own error."""
     p = s.prepared
     ahead = forward(s.target, s.forest, p.nodes, smooth, vertex_normals(smooth, p.mesh.faces), 3.0)
-    return evidence(p, field.bone, smooth, ahead, p.weight * s.seen(smooth[p.nodes]), seen)
+    return evidence(p, field.bone, smooth, ahead, p.weight * s.seen(smooth[p.nodes]), seen, share)
 
 
 def flags(bones: dict[int, BoneFit]) -> tuple[Flag, ...]:
@@ -298,14 +301,14 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         s = scene(prepared, exchange(placed, pairs), start)
         soft = stage_a(s, settings)
         m = marks(prepared.markings, *shown(s), deformed(s, soft), start.scale)
-        field, change = stage_bones(s, stage_b(s, soft, m, settings), m, settings)
+        field, change, share = stage_bones(s, stage_b(s, soft, m, settings), m, settings)
         smooth = deformed(s, field)
         y = start.inverse(stage_fine(s, smooth, settings))
         if prepared.clean:
             y = separate(prepared.mesh.with_vertices(y), rounds=settings.contact_rounds).mesh.vertices
         normals = vertex_normals(y, prepared.mesh.faces)
         seen, residual = visibility(y, normals, prepared.mesh.bone, target, samples.fov)
-        bones = judge(prepared, seen, residual, gather(s, field, smooth, seen))
+        bones = judge(prepared, seen, residual, gather(s, field, smooth, seen, share))
     return Registration(
         vertices=y,
         visible=seen,

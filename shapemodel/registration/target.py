@@ -25,14 +25,17 @@ MIN_FACES = 20
 """A bone with fewer triangles is a crumb: treated as absent."""
 
 FLAT = 0.995
-"""Cosine to an axis from which a triangle at the end of the mesh counts as part of a flat cut: a rib's
-round side has some mm2 of such, a cut bone tens."""
+"""Cosine to an axis from which a triangle at the end of the mesh counts as part of a flat cut."""
+
+FLAT_MM = 0.15
+"""Its depth: a cut is a plane, and what is round leaves it."""
 
 CRUMB = 0.15
 """A piece with less than this part of its bone's area is calcified cartilage or a labelling fault, not bone."""
 
-CUT_AREA = 30.0
-"""mm2 of flat cut, or mm of open edge, at an end of the mesh that make it a face of the scan."""
+CUT_AREA, CUT_EDGES = (75.0, 75.0, 30.0), 30
+"""mm2 of flat cut by axis, or vertices on open edges, at an end of the mesh that make it a face of the scan. The sides
+of whole chests have up to 45 mm2 of such, their tops and lowest tips 4."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,10 @@ def find_fov(mesh: Mesh, border: NDArray[np.bool_]) -> NDArray[np.float64]:
     for axis in range(3):
         for end, sign in ((0, -1.0), (1, 1.0)):
             extreme = (mesh.vertices[:, axis] * sign).max() * sign
-            near = np.abs(center[:, axis] - extreme) < EDGE_MM / 3
+            near = np.abs(center[:, axis] - extreme) < FLAT_MM
             flat = area[near & (sign * n[:, axis] > FLAT * area)].sum() / 2
             edge = (border & (np.abs(mesh.vertices[:, axis] - extreme) < EDGE_MM)).sum()
-            if flat > CUT_AREA or edge > CUT_AREA:
+            if flat > CUT_AREA[axis] or edge > CUT_EDGES:
                 fov[2 * axis + end] = extreme
     return fov
 
