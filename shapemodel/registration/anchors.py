@@ -88,11 +88,16 @@ def anchors(
             pulls[i], rim[i], places[:, i], length[i] = r.pull, r.rim, (r.tips, r.goal), np.ptp(r.theirs)
     near = rim <= RIM_MM
     there = np.array([s.whole for s in parts], bool).reshape(-1, 2) & np.asarray(seen(places)).all(0) & ~near
+    showed = np.array([s.showed for s in parts], bool).reshape(-1, 2)
     usable = there.copy()
     right = np.array([labels[s.index] > 12 for s in parts], dtype=bool)
     levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
     for e, end in enumerate(("head", "front")):
         usable[:, e] = agree(pulls[:, e], usable[:, e], levels, right, DISAGREE_MM[end])
+    there, usable = (
+        there & showed,
+        usable & showed,
+    )  # an end that was made up, of the other side's, tells of others only
     stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
     held, sound = list(zip(parts, found, usable, strict=True)), there.astype(np.int64) + usable
@@ -135,5 +140,5 @@ def _plate_ends(
     if len(target.real) < LEAST_SAMPLES:
         return None, np.zeros(2, bool)
     r = reach(plate, y, target)
-    whole = np.array(plate.whole) & np.asarray(seen(np.stack([r.tips, r.goal]))).all(0)
+    whole = np.array(plate.whole) & np.array(plate.showed) & np.asarray(seen(np.stack([r.tips, r.goal]))).all(0)
     return r, whole & (r.rim > RIM_MM) & (np.abs(r.pull) < PLATE_SHARE * plate.length)

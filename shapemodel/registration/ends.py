@@ -70,7 +70,7 @@ UP, LEFT = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])
 @dataclass(frozen=True)
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
-    both tips, whether each tip is bone, not a cut; (n, TIP) vertices at stations between; (n,) fraction of the length
+    both tips, whether each tip is bone, not a cut, and whether a study ``showed`` it; (n, TIP) vertices at stations between; (n,) fraction of the length
     of each vertex, as measured along the centreline, and that ``length`` in mm; whether it is a plate, which is
     ``straight``, and not a curved rod."""
 
@@ -80,6 +80,7 @@ class Shaft:
     along: NDArray[np.float64]
     tips: tuple[NDArray[np.int64], NDArray[np.int64]]
     whole: tuple[bool, bool]
+    showed: tuple[bool, bool]
     stations: NDArray[np.int64]
     fraction: NDArray[np.float64]
     length: float
@@ -87,7 +88,9 @@ class Shaft:
 
 
 def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -> tuple[Shaft, ...]:
-    """The ribs of a template; ``fov`` tells which of their tips are cut (infinite: none)."""
+    """The ribs of a template; ``fov`` tells which of their tips are cut (infinite: none), the point array ``prior``
+    which nobody showed."""
+    shown = _shown(template)
     spine = template.vertices[np.isin(template.bone, range(26, 38))]
     back = (
         spine.mean(0)[:2] if len(spine) else np.array([template.vertices[:, 0].mean(), template.vertices[:, 1].max()])
@@ -98,7 +101,8 @@ def shafts(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) 
             continue
         v, f, ids = template.select(int(label))
         edges = edge_graph(v, f)
-        out.append(_shaft(index, ids, v, walk(edges, head_first(far_ends(edges), v, back[None])[0]), fov))
+        along = walk(edges, head_first(far_ends(edges), v, back[None])[0])
+        out.append(_shaft(index, ids, v, along, fov, shown[ids]))
     return tuple(out)
 
 
@@ -109,13 +113,23 @@ def plate(template: Mesh, labels: NDArray[np.int64], fov: NDArray[np.float64]) -
         return None
     v, _, ids = template.select(STERNUM)
     along = along_axis(v, -v[:, 2]).lengthwise(v)[0]
-    return replace(_shaft(int(index[0]), ids, v, along, fov), straight=True)
+    return replace(_shaft(int(index[0]), ids, v, along, fov, _shown(template)[ids]), straight=True)
+
+
+def _shown(template: Mesh) -> NDArray[np.bool_]:
+    """(V,) vertices that some study of the template's cohort showed; all where it says nothing of that."""
+    return ~np.asarray(template.arrays.get("prior", np.zeros(len(template.vertices))), dtype=bool)
 
 
 def _shaft(
-    index: int, ids: NDArray[np.int64], v: Points, along: NDArray[np.float64], fov: NDArray[np.float64]
+    index: int,
+    ids: NDArray[np.int64],
+    v: Points,
+    along: NDArray[np.float64],
+    fov: NDArray[np.float64],
+    shown: NDArray[np.bool_],
 ) -> Shaft:
-    """Of a bone with these vertices, which lie at ``along`` (n,) mm."""
+    """Of a bone with these vertices, ``shown`` (n,) or not, which lie at ``along`` (n,) mm."""
     order = np.argsort(along, kind="stable")
     tips = order[:TIP], order[::-1][:TIP]
     low, high = fov[0::2] + CUT_MM, fov[1::2] - CUT_MM
@@ -131,6 +145,7 @@ def _shaft(
         along,
         (ids[tips[0]], ids[tips[1]]),
         (first_whole, last_whole),
+        (bool(shown[tips[0]].all()), bool(shown[tips[1]].all())),
         ids[stations],
         fraction=(own - first) / (last - first),
         length=float(last - first),
