@@ -70,9 +70,9 @@ UP, LEFT = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])
 @dataclass(frozen=True)
 class Shaft:
     """One rib of the template: its index, vertices, the bin and the mm of each from head to front, the vertices of
-    both tips, whether each tip is bone, not a cut, and whether a study ``showed`` it; (n, TIP) vertices at stations between; (n,) fraction of the length
-    of each vertex, as measured along the centreline, and that ``length`` in mm; whether it is a plate, which is
-    ``straight``, and not a curved rod."""
+    both tips, whether each tip is bone, not a cut, and whether a study ``showed`` it; (n, TIP) vertices at stations
+    between; (n,) fraction of the length of each vertex, as measured along the centreline, and that ``length`` in mm;
+    whether it is a plate, which is ``straight``, and not a curved rod."""
 
     index: int
     ids: NDArray[np.int64]
