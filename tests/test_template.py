@@ -177,7 +177,7 @@ def test_groupwise_rounds_find_the_mean_of_the_cohort(composed: tuple[Template, 
     def register(_reference: Mesh, target: Mesh) -> Fitted:
         return Fitted(target.vertices, target.bone != rib("left", 12))
 
-    done = groupwise(start, targets, register, settings=GroupwiseSettings(rounds=4, remesh=None))
+    done = groupwise(start, targets, register, settings=GroupwiseSettings(rounds=4))
     assert done.converged
     assert done.moved_mm[0] > 3
     assert done.moved_mm[-1] < 0.1
@@ -214,7 +214,7 @@ def test_refused_subjects_are_left_out_and_none_left_is_an_error(composed: tuple
         return Fitted(target.vertices, np.ones(len(target.vertices), bool))
 
     bad = study(base)
-    done = groupwise(start, [base, bad], register, settings=GroupwiseSettings(rounds=1, remesh=None))
+    done = groupwise(start, [base, bad], register, settings=GroupwiseSettings(rounds=1))
     assert done.refused == (1,)
     with pytest.raises(StudyError, match="no subject"):
         groupwise(start, [bad], register)
