@@ -18,6 +18,7 @@ from pipelines.subject import REGISTERED_FILE, SURFACE_FILE, registered_mesh
 from pipelines.workspace import COHORT, Outcome, Record, Workspace, run_stage, stage_key
 from shapemodel.mesh import read_vtp, write_vtp
 from shapemodel.reasons import InputError
+from shapemodel.template import read_template
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,12 @@ def composed(workspace: Workspace, studies: Sequence[Any], settings: Settings) -
         key = stage_key("composed", {"given": file_sha256(given)}, {})
 
         def copy(work: Path) -> Outcome:
-            write_vtp(read_vtp(given), work / COMPOSED_FILE)
-            return Outcome({"given": True})
+            try:
+                made = read_template(given)
+            except InputError as error:
+                raise InputError(f"settings: cohort.template: {given}: {error}") from error
+            verbs.write_template(made, work / COMPOSED_FILE)
+            return Outcome({"given": True, **template_numbers(made)})
 
         return run_stage(workspace, COHORT, "composed", key=key, body=copy)
     makers = balanced(workspace, studies, settings.cohort.template_studies)

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 COUNT = "registrations"
 """Mesh field: how many registrations a study's shape is the mean of."""
 
-CORNERS, WEIGHT = "carried_corners", "carried_weight"
-"""Mesh arrays of a round's mean: how its vertices lie on the triangles that the studies' shapes of that round have."""
+MEAN, CORNERS, WEIGHT = "mean", "carried_corners", "carried_weight"
+"""Mesh arrays of a round's template: where its vertices lie on the unrepaired mean, and on which of its triangles."""
 
 
 def stage_of(number: int) -> str:
@@ -113,9 +113,10 @@ def mean(workspace: Workspace, number: int, who: Sequence[str], settings: Settin
     def body(work: Path) -> Outcome:
         first = read_template(before)
         remesh = remesh_for({k: first.mesh.select(k)[:2] for k in first.mesh.labels}, how)
-        made = next_round(first, [held(workspace, s, number) for s in shapes], settings=own, remesh=remesh)
-        marked = made.template.mesh.with_arrays(**{CORNERS: made.carry.corners, WEIGHT: made.carry.weight})
-        write_vtp(marked, work / file_of(number))
+        found, last = [held(workspace, s, number) for s in shapes], first.mesh.arrays[MEAN] if number > 1 else None
+        made = next_round(first, found, before=last, settings=own, remesh=remesh)
+        arrays = {MEAN: made.mean, CORNERS: made.carry.corners, WEIGHT: made.carry.weight}
+        write_vtp(made.template.mesh.with_arrays(**arrays), work / file_of(number))
         log.info("template round %d: moved %.3f mm, %.3f along normals", number, made.moved_mm, made.surface_mm)
         for words in made.failures:
             log.warning("template round %d: misses the gate of a template: %s", number, words)

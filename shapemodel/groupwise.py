@@ -50,7 +50,7 @@ class GroupwiseSettings:
 
     Attributes
     ----------
-    rounds, tol_mm : most rounds; the mean change along the normals that ends them earlier
+    rounds, tol_mm : most rounds, 0: none; the mean change along the normals that ends them earlier
     burn_in : rounds until the template is near its mean; from then on each subject's shape is the mean of what its
         registrations gave. A rib slides along itself by a millimetre or two from round to round, and one that a
         scan cuts may jump, so that single results would keep the mean moving for ever
@@ -95,10 +95,11 @@ class Round:
     Attributes
     ----------
     template : the mean, repaired and meshed anew; ``prior`` marks vertices that no subject showed
-    moved_mm : mean movement of the vertices of the template before, sliding on the surface included
+    moved_mm : how far the mean moved from the one before (or the first template), mean over vertices, sliding included
     surface_mm : the part of it along the normals, in which the shape itself changed
     n_seen : (V,) subjects that show each vertex
-    carry : where its vertices lie on the triangles of the mean as the subjects gave it
+    mean : (V, 3) mm, where its vertices lie on the mean as the subjects gave it, unrepaired
+    carry : on which triangles of that mean
     failures : what the gate of a template finds wrong with it; empty when it passes
     """
 
@@ -106,6 +107,7 @@ class Round:
     moved_mm: float
     surface_mm: float
     n_seen: NDArray[np.int64]
+    mean: Points
     carry: Carry
     failures: tuple[str, ...]
 
@@ -163,15 +165,16 @@ def groupwise(
     n_seen = np.zeros(len(template.mesh.vertices), np.int64)
     failures: tuple[str, ...] = ()
     held: dict[int, Held | None] = dict.fromkeys(range(len(subjects)))
+    mean: Points | None = None
     for number in range(1, settings.rounds + 1):
         if progress:
             progress(f"template, round {number}", (number - 1) / settings.rounds)
         reference = prepare(template.mesh) if prepare else template.mesh
         results = zip(list(held), mapper(_Attempt(register, reference), [subjects[i] for i in held]), strict=True)
         now = {i: averaged(held[i], found, number, settings=settings) for i, found in results if found}
-        done = next_round(template, list(now.values()), settings=settings, remesh=remesh)
+        done = next_round(template, list(now.values()), before=mean, settings=settings, remesh=remesh)
         held = {i: h.carried(done.carry) for i, h in now.items()}
-        template, n_seen, failures = done.template, done.n_seen, done.failures
+        template, mean, n_seen, failures = done.template, done.mean, done.n_seen, done.failures
         moved.append((done.moved_mm, done.surface_mm))
         logger.info("template round %d: moved %.3f mm, %.3f along normals", number, *moved[-1])
         if done.surface_mm < settings.tol_mm:
@@ -218,10 +221,16 @@ def next_round(
     template: Template,
     found: Sequence[Registered],
     *,
+    before: Points | None = None,
     settings: GroupwiseSettings = GroupwiseSettings(),  # noqa: B008
     remesh: RemeshSettings | None = None,
 ) -> Round:
     """The mean of what a round found of its subjects, in the template's frame, of the cohort's mean size.
+
+    Parameters
+    ----------
+    before : ``mean`` of the round before, from which the movement counts: what repair and new triangles do to a mean
+        they do to each, so the distance from the template never falls below that; None: from the template
 
     Raises
     ------
@@ -238,7 +247,8 @@ def next_round(
     onto = carry(fresh, raw)  # not on the repaired one, whose vertices are no longer where the subjects' are
     n_seen = onto.picked(seen.sum(axis=0))
     made = Template(replace(fresh, arrays={"prior": n_seen == 0}), n_seen == 0)
-    return Round(made, *_movement(template.mesh, mesh), n_seen, onto, failures)
+    moved = _movement(template.mesh if before is None else template.mesh.with_vertices(before), raw)
+    return Round(made, *moved, n_seen, onto.blended(raw.vertices), onto, failures)
 
 
 def _meshed_anew(mesh: Mesh, remesh: RemeshSettings | None) -> tuple[Mesh, tuple[str, ...]]:
