@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 COUNT = "registrations"
 """Mesh field: how many registrations a study's shape is the mean of."""
 
+SHOWN = "shown"
+"""Mesh array of a study's shape: the share of its registrations that saw a vertex."""
+
 MEAN, CORNERS, WEIGHT = "mean", "carried_corners", "carried_weight"
 """Mesh arrays of a round's template: where its vertices lie on the unrepaired mean, and on which of its triangles."""
 
@@ -83,9 +86,7 @@ def registration(job: Job) -> tuple[Record, Timing | None]:
         found = verbs.register(mesh, reference, subject=job.subject, settings=job.settings)
         before = held(job.workspace, job.subject, number - 1).carried(_carry(reference.mesh)) if number > 1 else None
         now = averaged(before, found, number, settings=job.settings.section("groupwise"))
-        shape = replace(
-            reference.mesh, vertices=now.vertices, arrays={"visible": now.visible}, fields={COUNT: now.count}
-        )
+        shape = replace(reference.mesh, vertices=now.vertices, arrays={SHOWN: now.shown}, fields={COUNT: now.count})
         write_vtp(shape, work / file_of(number))
         return Outcome({**fit_numbers(found), COUNT: now.count}, flags_of(found.flags))
 
@@ -95,7 +96,7 @@ def registration(job: Job) -> tuple[Record, Timing | None]:
 def held(workspace: Workspace, subject: str, number: int) -> Held:
     """What is held of a study after a round."""
     mesh = read_vtp(workspace.folder(subject) / file_of(number))
-    return Held(mesh.vertices, mesh.arrays["visible"], int(mesh.fields[COUNT][0]))
+    return Held(mesh.vertices, mesh.arrays[SHOWN], int(mesh.fields[COUNT][0]))
 
 
 def _carry(mean: Mesh) -> Carry:
