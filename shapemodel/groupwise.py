@@ -64,7 +64,7 @@ class GroupwiseSettings:
     frame_hidden : weight of extrapolated vertices when subjects are laid on each other: cut chests must not tilt
     """
 
-    rounds: int = 8
+    rounds: int = 4
     tol_mm: float = 0.1
     burn_in: int = 1
     hidden_weight: float = 0.05
