@@ -78,7 +78,7 @@ def main() -> None:
             targets,
             register,
             prepare=prepare,
-            settings=GroupwiseSettings(rounds=o.rounds, remesh=None),
+            settings=GroupwiseSettings(rounds=o.rounds),
         )
         moved = "  ".join(
             f"{along:.3f}/{every:.3f}" for along, every in zip(done.surface_mm, done.moved_mm, strict=True)

@@ -1,4 +1,4 @@
-"""All studies together: surfaces -> template, then correspondences -> completed population -> models."""
+"""All studies together: surfaces -> composed template, then correspondences -> completed population -> models."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from pipelines.subject import REGISTERED_FILE, SURFACE_FILE, registered_mesh
 from pipelines.workspace import COHORT, Outcome, Record, Workspace, run_stage, stage_key
 from shapemodel.mesh import read_vtp, write_vtp
 from shapemodel.reasons import InputError
+from shapemodel.template import read_template
 
 log = logging.getLogger(__name__)
 
+COMPOSED_FILE = "composed.vtp"
 TEMPLATE_FILE = "template.vtp"
 POPULATION_FILE = "population.h5"
 DIFFERENCE_FILE = "difference_female_male.vtp"
@@ -32,8 +34,8 @@ def model_file(group: str) -> str:
     return f"model_{group}.h5"
 
 
-def template_makers(workspace: Workspace, studies: Sequence[Any], count: int) -> list[str]:
-    """Subjects that the template is composed of: those with most complete bones, the sexes in turn.
+def balanced(workspace: Workspace, studies: Sequence[Any], count: int) -> list[str]:
+    """Subjects who stand for the cohort: those with most complete bones, the sexes in turn.
 
     Ties go by name, so that the choice does not hang on the order of the manifest.
     """
@@ -55,32 +57,41 @@ def template_makers(workspace: Workspace, studies: Sequence[Any], count: int) ->
     return sorted(chosen)
 
 
-def template(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> tuple[Record, Timing | None]:
-    """The reference mesh: given in the settings, or composed from the most complete studies."""
+def composed(workspace: Workspace, studies: Sequence[Any], settings: Settings) -> tuple[Record, Timing | None]:
+    """The first template: given in the settings, or composed from the most complete studies."""
     place = workspace.folder(COHORT)
     if settings.cohort.template:
         given = Path(settings.cohort.template)
         if not given.is_file():
             raise InputError(f"settings: cohort.template: {given}: no such file")
-        key = stage_key("template", {"given": file_sha256(given)}, {})
+        key = stage_key("composed", {"given": file_sha256(given)}, {})
 
         def copy(work: Path) -> Outcome:
-            write_vtp(read_vtp(given), work / TEMPLATE_FILE)
-            return Outcome({"given": True})
+            try:
+                made = read_template(given)
+            except InputError as error:
+                raise InputError(f"settings: cohort.template: {given}: {error}") from error
+            verbs.write_template(made, work / COMPOSED_FILE)
+            return Outcome({"given": True, **template_numbers(made)})
 
-        return run_stage(workspace, COHORT, "template", key=key, body=copy)
-    makers = template_makers(workspace, studies, settings.cohort.template_studies)
+        return run_stage(workspace, COHORT, "composed", key=key, body=copy)
+    makers = balanced(workspace, studies, settings.cohort.template_studies)
     inputs = {s: workspace.output(s, "surfaces", SURFACE_FILE) for s in makers}
-    key = stage_key("template", inputs, asdict(settings.section("template")))
+    key = stage_key("composed", inputs, asdict(settings.section("template")))
 
     def body(work: Path) -> Outcome:
-        made = verbs.template([read_vtp(workspace.folder(s) / SURFACE_FILE) for s in makers], settings=settings)
-        verbs.write_template(made, work / TEMPLATE_FILE)
-        numbers = {"made_from": makers, "vertices": len(made.mesh.vertices), "faces": len(made.mesh.faces)}
-        return Outcome({**numbers, "prior_percent": round(100 * float(np.mean(made.prior)), 2)})
+        made = verbs.compose([read_vtp(workspace.folder(s) / SURFACE_FILE) for s in makers], settings=settings)
+        verbs.write_template(made, work / COMPOSED_FILE)
+        return Outcome({"made_from": makers, **template_numbers(made)})
 
     place.mkdir(parents=True, exist_ok=True)
-    return run_stage(workspace, COHORT, "template", key=key, body=body)
+    return run_stage(workspace, COHORT, "composed", key=key, body=body)
+
+
+def template_numbers(made: Any) -> dict[str, Any]:
+    """What a table needs to know of a template."""
+    prior = round(100 * float(np.mean(made.prior)), 2)
+    return {"vertices": len(made.mesh.vertices), "faces": len(made.mesh.faces), "prior_percent": prior}
 
 
 def covariates(workspace: Workspace, studies: Sequence[Any]) -> dict[str, list[float | None]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import cohort, deliver, evaluate, pool, review, workspace
+from pipelines import cohort, deliver, evaluate, pool, review, rounds, workspace
 from pipelines.corrections import OVERRIDES_FILE
 from pipelines.costs import Timing, log_timing
 from pipelines.progress import Quiet
@@ -22,7 +22,7 @@ from pipelines.provenance import git_commit, tree_sha256, value_sha256, versions
 from pipelines.settings import Settings, to_table, to_toml
 from pipelines.subject import Done, Job, correspond, one_thread, out_of_memory, see
 from pipelines.workspace import COHORT, Record, Workspace
-from shapemodel.reasons import InputError
+from shapemodel.reasons import InputError, StudyError
 
 log = logging.getLogger(__name__)
 
@@ -70,26 +70,38 @@ class Line:
         self.refused[subject] = (code, message, stage)
         log.info("%s left out at %s: %s (%s)", subject, stage, code, message)
 
-    def fan_out(self, workers: pool.Pool, title: str, function: Callable[..., Done], jobs: Sequence[Job]) -> None:
-        """Work on every study; a refusal concerns its own study alone."""
+    def fan_out(
+        self, workers: pool.Pool, title: str, function: Callable[..., Done], jobs: Sequence[Job]
+    ) -> tuple[list[Job], list[Record]]:
+        """Work on every study; a refusal concerns its own study alone.
+
+        Returns the jobs that came through, in their order, and the refusals of the others.
+        """
+        refusals: dict[str, Record] = {}
         self.progress.begin(title, len(jobs))
         for job, done in workers.map(function, jobs, self.progress.note):
             if isinstance(done, pool.Failure):
-                self.refuse(job.subject, "out_of_resources", out_of_memory(job.subject, title).message, title)
-                self.progress.advance(job.subject, "left out (out_of_resources)")
-                continue
+                done = Done(job.subject, (out_of_memory(job.subject, title),))
             for timing in done.timings:
                 self.spent(timing)
             refusal = done.refusal
             if refusal is not None:
-                self.refuse(job.subject, refusal.code, refusal.message, refusal.stage)
+                refusals[job.subject] = refusal
             seconds = sum(t.seconds for t in done.timings)
             words = f"left out ({refusal.code})" if refusal else f"{seconds:.1f} s" if done.timings else "up to date"
             self.progress.advance(job.subject, words)
         self.progress.end()
+        return [j for j in jobs if j.subject not in refusals], [refusals[s] for s in sorted(refusals)]
+
+    def usable(self, done: tuple[list[Job], list[Record]]) -> list[Job]:
+        """The jobs that came through a stage that every study needs; the others are left out of the run."""
+        jobs, refusals = done
+        for record in refusals:
+            self.refuse(record.subject, record.code, record.message, record.stage)
+        return jobs
 
     def gather(self, title: str, stage: Callable[..., tuple[Record, Timing | None]], *args: Any) -> Record:
-        """A stage that concerns all studies."""
+        """A stage that concerns all studies; without its result nothing can follow, so a refusal ends the run."""
         self.progress.begin(title, 1)
         self.progress.note("all studies", title)
         with one_thread():
@@ -97,6 +109,8 @@ class Line:
         self.spent(timing)
         self.progress.advance("all studies", f"{timing.seconds:.1f} s" if timing else "up to date")
         self.progress.end()
+        if not record.ok:
+            raise StudyError(record.code, record.message)
         return record
 
 
@@ -123,14 +137,12 @@ def run(manifest: str | Path, out: str | Path, *, settings: Settings, progress: 
         provenance(space, manifest, settings)
         jobs = make_jobs(line, studies, corrections(manifest, studies))
         with pool.opened(settings.run, len(jobs)) as workers:
-            line.fan_out(workers, "labels and surfaces", see, jobs)
-            jobs = [j for j in jobs if j.subject not in line.refused]
+            jobs = line.usable(line.fan_out(workers, "labels and surfaces", see, jobs))
             enough(jobs, line)
-            made = line.gather("template", cohort.template, [j.study for j in jobs], settings)
-            where = (space.folder(COHORT) / cohort.TEMPLATE_FILE, made.outputs[cohort.TEMPLATE_FILE])
+            where = reference(line, workers, jobs)
             jobs = [replace(j, template=where) for j in jobs]
-            line.fan_out(workers, "registration", correspond, jobs)
-        used = [j.study for j in jobs if j.subject not in line.refused]
+            jobs = line.usable(line.fan_out(workers, "registration", correspond, jobs))
+        used = [j.study for j in jobs]
         enough(used, line)
         line.gather("models", cohort.models, used, settings)
         line.gather("evaluation", evaluate.evaluation, used, settings)
@@ -140,6 +152,24 @@ def run(manifest: str | Path, out: str | Path, *, settings: Settings, progress: 
         files = {p.name: p for p in sorted(space.results.iterdir()) if p.is_file() and not p.name.startswith(".")}
         refused = {k: (code, message) for k, (code, message, _) in line.refused.items()}
         return RunResult(space, tuple(s.subject for s in used), refused, files, tuple(line.redone))
+
+
+def reference(line: Line, workers: pool.Pool, jobs: Sequence[Job]) -> tuple[Path, str]:
+    """The template, path and hash: given; or composed, then made the mean of a balanced few in groupwise rounds."""
+    space, settings = line.space, line.settings
+    studies = [j.study for j in jobs]
+    line.gather("composed template", cohort.composed, studies, settings)
+    who = rounds.subjects(space, studies, settings)
+    met, number, converged = [j for j in jobs if j.subject in who], 0, False
+    while met and number < settings.section("groupwise").rounds and not converged:
+        near = [replace(j, template=rounds.so_far(space, number), round=number + 1) for j in met]
+        number += 1
+        met, _ = line.fan_out(workers, f"template, round {number}", rounds.meet, near)
+        mean = line.gather(f"template, mean of round {number}", rounds.mean, number, [j.subject for j in met], settings)
+        converged = bool(mean.numbers["converged"])
+    made = line.gather("template", rounds.template, number)
+    rounds.sweep(space, who, number)
+    return space.folder(COHORT) / cohort.TEMPLATE_FILE, made.outputs[cohort.TEMPLATE_FILE]
 
 
 def report(folder: str | Path, *, settings: Settings) -> Path:

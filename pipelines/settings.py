@@ -46,6 +46,7 @@ class CohortSettings:
     ----------
     template : a .vtp to use as template; empty: composed from the cohort
     template_studies : how many of the most complete studies the template is composed from
+    round_studies : how many of the most complete studies, the sexes in turn, take part in the groupwise rounds
     modes : most modes kept in a model, 0: all
     permutations : of the test of the difference between the sexes
     heal : part bones that cut each other, and better the triangles, of every shape that is written (the models keep
@@ -56,6 +57,7 @@ class CohortSettings:
 
     template: str = ""
     template_studies: int = 6
+    round_studies: int = 12
     modes: int = 0
     permutations: int = 1000
     heal: bool = True
@@ -143,6 +145,7 @@ LIBRARY: dict[str, str] = {
     "labels": "shapemodel.labels:LabelSettings",
     "surfaces": "shapemodel.surfaces:SurfaceSettings",
     "template": "shapemodel.template:TemplateSettings",
+    "groupwise": "shapemodel.groupwise:GroupwiseSettings",
     "registration": "shapemodel.registration:RegistrationSettings",
     "limits": "shapemodel.correspondence:Limits",
     "completion": "shapemodel.completion:CompletionSettings",

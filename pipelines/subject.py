@@ -46,6 +46,7 @@ class Job:
     overrides : its corrections, or None
     settings : of all stages
     template : path and hash of the template; only for registration
+    round : which groupwise round the template is for, from 1; 0: none, it is the final one
     """
 
     workspace: Workspace
@@ -54,6 +55,7 @@ class Job:
     settings: Settings
     overrides: Any = None
     template: tuple[Path, str] | None = None
+    round: int = 0
 
     @property
     def subject(self) -> str:
@@ -77,15 +79,16 @@ class Done:
 
 def see(job: Job, note: Note) -> Done:
     """Images -> labels -> surfaces -> pictures; stops at the first refusal."""
-    return _in_order(job, note, ("labels", labels), ("surfaces", surfaces), ("pictures", pictures))
+    return in_order(job, note, ("labels", labels), ("surfaces", surfaces), ("pictures", pictures))
 
 
 def correspond(job: Job, note: Note) -> Done:
     """Surfaces -> the template's vertices on this subject."""
-    return _in_order(job, note, ("registration", registration))
+    return in_order(job, note, ("registration", registration))
 
 
-def _in_order(job: Job, note: Note, *stages: tuple[str, Callable[[Job], tuple[Record, Timing | None]]]) -> Done:
+def in_order(job: Job, note: Note, *stages: tuple[str, Callable[[Job], tuple[Record, Timing | None]]]) -> Done:
+    """A study's stages one after another, on one thread; the first refusal ends them."""
     records: list[Record] = []
     timings: list[Timing] = []
     for name, stage in stages:
@@ -240,7 +243,7 @@ def pictures(job: Job) -> tuple[Record, Timing | None]:
 
 
 @lru_cache(maxsize=2)
-def _prepared(path: Path, digest: str, settings: Any) -> Any:
+def prepared(path: Path, digest: str, settings: Any) -> Any:
     """The template made ready once a process; ``digest`` is the template's, so that a new one is not mistaken."""
     from shapemodel.registration import prepare
 
@@ -261,15 +264,16 @@ def registration(job: Job) -> tuple[Record, Timing | None]:
         from shapemodel.correspondence import to_mesh
 
         mesh = read_vtp(job.workspace.folder(job.subject) / SURFACE_FILE)
-        prepared = _prepared(path, digest, chosen)
-        found = verbs.register(mesh, prepared, subject=job.subject, settings=job.settings)
-        write_vtp(to_mesh(found, prepared.mesh), work / REGISTERED_FILE)
-        return Outcome(_numbers(found), flags_of(found.flags))
+        reference = prepared(path, digest, chosen)
+        found = verbs.register(mesh, reference, subject=job.subject, settings=job.settings)
+        write_vtp(to_mesh(found, reference.mesh), work / REGISTERED_FILE)
+        return Outcome(fit_numbers(found), flags_of(found.flags))
 
     return run_stage(job.workspace, job.subject, "registration", key=key, body=body)
 
 
-def _numbers(found: Any) -> dict[str, Any]:
+def fit_numbers(found: Any) -> dict[str, Any]:
+    """What a table needs to know of a registration."""
     seen = found.residual_mm[found.visible]
     return {
         "residual_mean_mm": round(float(seen.mean()), 4),

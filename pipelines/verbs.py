@@ -92,6 +92,37 @@ def template(
 ) -> Template:
     """Surfaces of several subjects -> the reference mesh of the whole thorax.
 
+    It is composed of their bones, then made their mean in groupwise rounds as far as the settings want these.
+    """
+    from functools import partial
+
+    from shapemodel.groupwise import groupwise
+    from shapemodel.registration import prepare
+    from shapemodel.template import remesh_for
+
+    chosen = settings or Settings()
+    made = compose(meshes, settings=chosen, note=note)
+    parts = {k: made.mesh.select(k)[:2] for k in made.mesh.labels}
+    return groupwise(
+        made,
+        list(meshes),
+        partial(_registered, settings=chosen),
+        prepare=partial(prepare, prior=chosen.section("registration").prior),
+        settings=chosen.section("groupwise"),
+        remesh=remesh_for(parts, chosen.section("template")),
+        progress=note,
+    ).template
+
+
+def _registered(reference: Prepared, mesh: Mesh, *, settings: Settings) -> Registration:
+    return register(mesh, reference, settings=settings)
+
+
+def compose(
+    meshes: Sequence[Mesh], *, settings: Settings | None = None, note: Callable[[str, float], None] | None = None
+) -> Template:
+    """Surfaces of several subjects -> a first reference mesh, bone by bone from those who show it whole.
+
     What no subject shows whole, on either side, is taken from the mean phantom and marked ``prior``.
     """
     from shapemodel.phantom.shape import surface

@@ -8,7 +8,7 @@ Layout::
 
     studies/<subject>/<stage>.json        one record a stage: ok or refused, why, flags, numbers, hashes
     studies/<subject>/<artefacts>         labels.nii.gz, bones.vtp, registered.vtp, front.webp ...
-    cohort/                               template.vtp, models and their records
+    cohort/                               composed.vtp, round_1.vtp ..., template.vtp, models and their records
     results/                              what users take: means, differences, report.html
     log/                                  the only place that knows times: run.log, timings.csv
 """
@@ -41,7 +41,10 @@ STAGE_ENTRY = {
     "labels": "pipelines.subject.labels",
     "surfaces": "pipelines.subject.surfaces",
     "pictures": "pipelines.subject.pictures",
-    "template": "pipelines.cohort.template",
+    "composed": "pipelines.cohort.composed",
+    "round": "pipelines.rounds.registration",
+    "round_mean": "pipelines.rounds.mean",
+    "template": "pipelines.rounds.template",
     "registration": "pipelines.subject.registration",
     "model": "pipelines.cohort.models",
     "evaluation": "pipelines.evaluate.evaluation",
@@ -138,6 +141,13 @@ class Workspace:
         """Hash of a stage's file: what the next stage's key is made of."""
         record = self.read(subject, stage)
         return record.outputs.get(name, "") if record else ""
+
+    def forget(self, subject: str, stage: str) -> None:
+        """Drop a stage's files and its record."""
+        record = self.read(subject, stage)
+        self.record_path(subject, stage).unlink(missing_ok=True)
+        for name in record.outputs if record else ():
+            (self.place(subject, stage) / name).unlink(missing_ok=True)
 
     def fresh(self, subject: str, stage: str, key: str) -> Record | None:
         """The stage's record if the key is the same and its files are there as the record names them."""

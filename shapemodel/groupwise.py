@@ -1,21 +1,26 @@
 """Groupwise rounds: the template becomes the mean of its cohort, so that it favours no subject.
 
 A round registers the template to every subject, lays the results on each other (similarity), takes the mean over
-those that show a vertex, and repairs the mesh; rounds end when the template hardly moves. The mean size of the
-cohort is restored in every round (Davies, Twining and Taylor 2008, on unbiased references).
+those that show a vertex, and meshes it anew; rounds end when the template hardly moves. The mean size of the cohort is
+restored in every round (Davies, Twining and Taylor 2008, on unbiased references). Without new triangles the few at thin
+ends are drawn out from round to round until tips are spikes.
+
+:func:`groupwise` does all of it in memory; its steps (:func:`averaged`, :func:`next_round`) are there for those who
+keep what is between them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.sparse import csr_array
 
+from shapemodel.carrying import Carry, carry
 from shapemodel.mesh import Mesh, Points, vertex_areas, vertex_normals
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
@@ -39,6 +44,9 @@ class Registered(Protocol):
 
 Register = Callable[[Any, Mesh], Registered]
 
+SPECK_RINGS = 2
+"""Hidden patches less deep than this are no part that a scan cuts off: on whole phantoms 1 to 3 % of the vertices."""
+
 
 @dataclass(frozen=True)
 class GroupwiseSettings:
@@ -46,7 +54,7 @@ class GroupwiseSettings:
 
     Attributes
     ----------
-    rounds, tol_mm : most rounds; the mean change along the normals that ends them earlier
+    rounds, tol_mm : most rounds, 0: none; the mean change along the normals that ends them earlier
     burn_in : rounds until the template is near its mean; from then on each subject's shape is the mean of what its
         registrations gave. A rib slides along itself by a millimetre or two from round to round, and one that a
         scan cuts may jump, so that single results would keep the mean moving for ever
@@ -54,16 +62,63 @@ class GroupwiseSettings:
     fade_rings : rings over which a subject's weight fades in from the border of what it shows; without this
         the mean would have a step where a subject with another posture drops out
     frame_hidden : weight of extrapolated vertices when subjects are laid on each other: cut chests must not tilt
-    remesh : used when the repaired mean does not pass the gate of a template; None keeps its connectivity
     """
 
-    rounds: int = 8
+    rounds: int = 4
     tol_mm: float = 0.1
     burn_in: int = 1
     hidden_weight: float = 0.05
     fade_rings: int = 10
     frame_hidden: float = 0.3
-    remesh: RemeshSettings | None = field(default_factory=RemeshSettings)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is held of a subject from round to round.
+
+    Attributes
+    ----------
+    vertices : (V, 3) mm, mean of what its registrations gave
+    shown : (V,) share of them that saw the vertex
+    count : registrations in the mean
+    """
+
+    vertices: Points
+    shown: NDArray[np.float64]
+    count: int = 1
+
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """Whether most registrations saw the vertex."""
+        return np.asarray(self.shown >= 0.5)
+
+    def carried(self, carry: Carry) -> Held:
+        """The same on other triangles."""
+        return Held(carry.blended(self.vertices), carry.picked(self.shown), self.count)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round made of the template.
+
+    Attributes
+    ----------
+    template : the mean, repaired and meshed anew; ``prior`` marks vertices that no subject showed
+    moved_mm : how far the mean moved from the one before (or the first template), mean over vertices, sliding included
+    surface_mm : the part of it along the normals, in which the shape itself changed
+    n_seen : (V,) subjects that show each vertex
+    mean : (V, 3) mm, where its vertices lie on the mean as the subjects gave it, unrepaired
+    carry : on which triangles of that mean
+    failures : what the gate of a template finds wrong with it; empty when it passes
+    """
+
+    template: Template
+    moved_mm: float
+    surface_mm: float
+    n_seen: NDArray[np.int64]
+    mean: Points
+    carry: Carry
+    failures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,12 +128,11 @@ class Groupwise:
     Attributes
     ----------
     template : its ``prior`` marks the vertices that no subject showed
-    moved_mm : mean movement of the vertices in each round, sliding on the surface included
-    surface_mm : the part of it along the normals, in which the shape itself changed
+    moved_mm, surface_mm : of each :class:`Round`
     converged : whether the shape last changed by less than the tolerance
     n_seen : (V,) subjects that show each vertex
-    refused : indices of subjects whose registration was refused in the last round
-    failures : what the gate of a template finds wrong with the result; empty when it passes
+    refused : indices of subjects whose registration was refused in some round
+    failures : what the gate of a template finds wrong with the last mean; empty when it passes
     """
 
     template: Template
@@ -98,15 +152,17 @@ def groupwise(
     prepare: Callable[[Mesh], Any] | None = None,
     mapper: Callable[..., Iterable[Registered | None]] = map,
     settings: GroupwiseSettings = GroupwiseSettings(),  # noqa: B008
+    remesh: RemeshSettings | None = None,
     progress: Progress | None = None,
 ) -> Groupwise:
     """Replace a template by the mean of its registrations until it moves less than the tolerance.
 
     Parameters
     ----------
-    register : ``register(reference, subject)``; a :class:`StudyError` leaves that subject out of the round
+    register : ``register(reference, subject)``; a :class:`StudyError` leaves that subject out from there on
     prepare : makes the reference out of the template mesh once a round, by default the mesh itself
     mapper : like ``map``, for parallel registration
+    remesh : triangles of the means; None: those of the template
 
     Raises
     ------
@@ -116,24 +172,25 @@ def groupwise(
         raise InputError("groupwise rounds need at least one subject, found none")
     moved: list[tuple[float, float]] = []
     n_seen = np.zeros(len(template.mesh.vertices), np.int64)
-    refused: tuple[int, ...] = ()
-    held: list[Registered | None] = [None] * len(subjects)
-    for k in range(settings.rounds):
+    failures: tuple[str, ...] = ()
+    held: dict[int, Held | None] = dict.fromkeys(range(len(subjects)))
+    mean: Points | None = None
+    for number in range(1, settings.rounds + 1):
         if progress:
-            progress(f"template, round {k + 1}", k / settings.rounds)
+            progress(f"template, round {number}", (number - 1) / settings.rounds)
         reference = prepare(template.mesh) if prepare else template.mesh
-        results = list(mapper(_Attempt(register, reference), subjects))
-        refused = tuple(i for i, r in enumerate(results) if r is None)
-        held = _averaged(held, results, max(k + 1 - settings.burn_in, 1))
-        mesh, n_seen = _round(template.mesh, [h for h, r in zip(held, results, strict=True) if h and r], settings)
-        moved.append(_movement(template.mesh, mesh))
-        template = Template(mesh.with_arrays(prior=n_seen == 0), n_seen == 0)
-        logger.info("template round %d: moved %.3f mm, %.3f along normals", k + 1, *moved[-1])
-        if moved[-1][1] < settings.tol_mm:
+        results = zip(list(held), mapper(_Attempt(register, reference), [subjects[i] for i in held]), strict=True)
+        now = {i: averaged(held[i], found, number, settings=settings) for i, found in results if found}
+        done = next_round(template, list(now.values()), before=mean, settings=settings, remesh=remesh)
+        held = {i: h.carried(done.carry) for i, h in now.items()}
+        template, mean, n_seen, failures = done.template, done.mean, done.n_seen, done.failures
+        moved.append((done.moved_mm, done.surface_mm))
+        logger.info("template round %d: moved %.3f mm, %.3f along normals", number, *moved[-1])
+        if done.surface_mm < settings.tol_mm:
             break
-    template, n_seen, failures = _fit_for_elements(template, n_seen, settings)
     vertices, surface = (tuple(m[i] for m in moved) for i in (0, 1))
     converged = bool(moved) and surface[-1] < settings.tol_mm
+    refused = tuple(i for i in range(len(subjects)) if i not in held)
     return Groupwise(template, vertices, surface, converged, n_seen, refused, failures)
 
 
@@ -152,39 +209,71 @@ class _Attempt:
             return None
 
 
-@dataclass(frozen=True)
-class _Held:
-    """What is held of a subject: its shape over the rounds, what its last registration saw."""
-
-    vertices: Points
-    visible: NDArray[np.bool_]
-
-
-def _averaged(
-    held: Sequence[Registered | None], results: Sequence[Registered | None], count: int
-) -> list[Registered | None]:
-    """Mean of each subject's shapes, of which this round's is number ``count`` since the burn-in.
+def averaged(
+    before: Held | None,
+    found: Registered,
+    number: int,
+    *,
+    settings: GroupwiseSettings = GroupwiseSettings(),  # noqa: B008
+) -> Held:
+    """A subject's shape after round ``number`` (from 1): the mean of its registrations since the burn-in.
 
     The step of Robbins and Monro 1951: noise of the registrations averages out, a drift of the mean does not.
     """
-    out: list[Registered | None] = []
-    for old, new in zip(held, results, strict=True):
-        if old is None or new is None or count == 1:
-            out.append(new or old)
-        else:
-            out.append(_Held(old.vertices + (new.vertices - old.vertices) / count, new.visible))
-    return out
+    shown = np.asarray(found.visible, np.float64)
+    if before is None or number <= settings.burn_in + 1:
+        return Held(found.vertices, shown)
+    count = before.count + 1
+    vertices = before.vertices + (found.vertices - before.vertices) / count
+    return Held(vertices, before.shown + (shown - before.shown) / count, count)
 
 
-def _round(mesh: Mesh, found: Sequence[Registered], s: GroupwiseSettings) -> tuple[Mesh, NDArray[np.int64]]:
-    """The repaired mean of one round, in the template's frame, of the cohort's mean size."""
+def next_round(
+    template: Template,
+    found: Sequence[Registered],
+    *,
+    before: Points | None = None,
+    settings: GroupwiseSettings = GroupwiseSettings(),  # noqa: B008
+    remesh: RemeshSettings | None = None,
+) -> Round:
+    """The mean of what a round found of its subjects, in the template's frame, of the cohort's mean size.
+
+    Parameters
+    ----------
+    before : ``mean`` of the round before, from which the movement counts: what repair and new triangles do to a mean
+        they do to each, so the distance from the template never falls below that; None: from the template
+
+    Raises
+    ------
+    StudyError ``registration_failed`` when nothing was found.
+    """
     if not found:
         raise StudyError("registration_failed", "no subject could be registered to the template; see the log")
     shapes = np.array([r.vertices for r in found], np.float64)
     seen = np.array([r.visible for r in found], bool)
-    mean = mean_shape(mesh, shapes, seen, settings=s)
-    mesh = heal(mesh.with_vertices(mean), TEMPLATE_GATE, rounds=1).mesh
-    return mesh, seen.sum(axis=0)
+    mean = mean_shape(template.mesh, shapes, seen, settings=settings)
+    raw = template.mesh.with_vertices(mean)
+    mesh = heal(raw, TEMPLATE_GATE, rounds=1).mesh
+    fresh, failures = _meshed_anew(mesh, remesh)
+    onto = carry(fresh, raw)  # not on the repaired one, whose vertices are no longer where the subjects' are
+    n_seen = onto.picked(seen.sum(axis=0))
+    made = Template(replace(fresh, arrays={"prior": n_seen == 0}), n_seen == 0)
+    moved = _movement(template.mesh if before is None else template.mesh.with_vertices(before), raw)
+    return Round(made, *moved, n_seen, onto.blended(raw.vertices), onto, failures)
+
+
+def _meshed_anew(mesh: Mesh, remesh: RemeshSettings | None) -> tuple[Mesh, tuple[str, ...]]:
+    """A mean on even triangles, its bones apart, and what the gate finds wrong; as it is where that makes it worse."""
+    failures = assess(mesh, TEMPLATE_GATE).failures
+    if remesh is None:
+        return mesh, failures
+    try:
+        fresh = remesh_bones({k: mesh.select(k)[:2] for k in mesh.labels}, settings=remesh)
+    except StudyError as error:
+        logger.warning("the mean could not be meshed anew and keeps its triangles: %s", error)
+        return mesh, failures
+    now = assess(fresh, TEMPLATE_GATE).failures
+    return (fresh, now) if len(now) <= len(failures) else (mesh, failures)
 
 
 def mean_shape(
@@ -232,14 +321,29 @@ def size_fit(source: Points, target: Points, weights: NDArray[np.float64]) -> Pl
 
 
 def _faded(seen: NDArray[np.bool_], mesh: Mesh, s: GroupwiseSettings) -> NDArray[np.float64]:
-    """Weight (V,) of a subject's vertices: 1 well inside what it shows, fading to the border."""
+    """Weight (V,) of a subject's vertices: 1 well inside what it shows, fading to the border.
+
+    Only what a scan cuts off makes a border. Specks, where a tip was missed or a crest lies beside the surface, are
+    others in every registration; were they to fade, the mean would move by that for ever.
+    """
     adjacency = vertex_adjacency(len(seen), mesh.faces)
-    depth = np.where(seen, 1.0, 0.0)
+    hidden = _without_specks(~seen, adjacency)
+    depth = np.where(hidden, 0.0, 1.0)
     reach = depth.copy()
     for _ in range(s.fade_rings - 1):
-        depth = np.where(seen & (adjacency @ (depth < 1) == 0), 1.0, 0.0) * depth
+        depth = np.where(adjacency @ (depth < 1) == 0, 1.0, 0.0) * depth
         reach += depth
     return np.asarray(s.hidden_weight + (1 - s.hidden_weight) * reach / s.fade_rings)
+
+
+def _without_specks(marked: NDArray[np.bool_], adjacency: csr_array) -> NDArray[np.bool_]:
+    """Marked vertices (V,) without patches, and fringes of patches, that are not ``SPECK_RINGS`` deep (an opening)."""
+    core = marked
+    for _ in range(SPECK_RINGS):
+        core = core & (adjacency @ ~core == 0)
+    for _ in range(SPECK_RINGS):
+        core = core | (adjacency @ core > 0)
+    return np.asarray(core & marked)
 
 
 def _movement(before: Mesh, after: Mesh) -> tuple[float, float]:
@@ -251,27 +355,3 @@ def _movement(before: Mesh, after: Mesh) -> tuple[float, float]:
     way = a @ rotation.T - b
     along = np.einsum("ij,ij->i", way, vertex_normals(before.vertices, before.faces))
     return float(np.linalg.norm(way, axis=1).mean()), float(np.abs(along).mean())
-
-
-def _fit_for_elements(
-    template: Template, n_seen: NDArray[np.int64], s: GroupwiseSettings
-) -> tuple[Template, NDArray[np.int64], tuple[str, ...]]:
-    """Remesh the mean where it does not pass the gate and remeshing helps; marks follow the nearest vertex."""
-    old = template.mesh
-    failures = assess(old, TEMPLATE_GATE).failures
-    if s.remesh is None or not failures:
-        return template, n_seen, failures
-    try:
-        mesh = remesh_bones({k: old.select(k)[:2] for k in old.labels}, settings=s.remesh)
-    except StudyError as error:
-        logger.warning("the mean could not be remeshed and keeps its triangles: %s", error)
-        return template, n_seen, (*failures, str(error))
-    now = assess(mesh, TEMPLATE_GATE).failures
-    if len(now) >= len(failures):
-        return template, n_seen, failures
-    carried = np.zeros(len(mesh.vertices), np.int64)
-    for label in mesh.labels:
-        ids = np.flatnonzero(old.bone == label)
-        mine = mesh.bone == label
-        carried[mine] = n_seen[ids[cKDTree(old.vertices[ids]).query(mesh.vertices[mine])[1]]]
-    return Template(mesh.with_arrays(prior=carried == 0), carried == 0), carried, now

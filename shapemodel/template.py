@@ -9,8 +9,8 @@ mean of its cohort.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,13 +124,17 @@ def compose_template(
     prior = _complete(placed, missing, fallback, settings)
     size = _mean_size(centroids, {k: _centre(p) for k, p in placed.items()})
     parts = {k: (v * size, f) for k, (v, f) in placed.items()}
-    remesh = settings.remesh
-    if settings.target_vertices is not None:
-        edge = edge_for_vertices(parts, settings.target_vertices)
-        tip = edge * remesh.tip_edge_mm / remesh.edge_mm
-        remesh = RemeshSettings(edge, tip, remesh.tip_loss_mm, remesh.tip_reach_mm, remesh.most_tips)
-    mesh = remesh_bones(parts, settings=remesh, progress=progress)
+    mesh = remesh_bones(parts, settings=remesh_for(parts, settings), progress=progress)
     return _with_prior(mesh, np.isin(mesh.bone, list(prior)))
+
+
+def remesh_for(parts: Mapping[int, Part], settings: TemplateSettings) -> RemeshSettings:
+    """How bones are remeshed: with the edge length of the settings, or the one that gives the vertices they want."""
+    remesh = settings.remesh
+    if settings.target_vertices is None:
+        return remesh
+    edge = edge_for_vertices(parts, settings.target_vertices)
+    return replace(remesh, edge_mm=edge, tip_edge_mm=edge * remesh.tip_edge_mm / remesh.edge_mm)
 
 
 def template_from_mesh(mesh: Mesh) -> Template:

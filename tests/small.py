@@ -29,6 +29,8 @@ picture_px = 100
 modes = 1
 [surfaces]
 grid_mm = 2.5
+[groupwise]
+rounds = 0
 [template.remesh]
 edge_mm = 8.0
 tip_edge_mm = 7.0

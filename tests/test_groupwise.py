@@ -35,7 +35,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch):
             return SimpleNamespace(vertices=subject.vertices + slide + flip * [0, 0, 1.0], visible=seen)
 
         start = Template(wide[0], np.zeros(len(base.vertices), bool))
-        return groupwise(start, wide, register, settings=GroupwiseSettings(remesh=None, **settings))
+        return groupwise(start, wide, register, settings=GroupwiseSettings(**settings))
 
     return run
 

@@ -77,6 +77,23 @@ def test_sides_are_the_patient_s(done: RunResult) -> None:
     assert mean.vertices[mean.bone == 6][:, 0].mean() > 50 + mean.vertices[mean.bone == 18][:, 0].mean()
 
 
+@pytest.mark.slow
+def test_the_mean_of_all_four_serves_as_template(cohort: Path, done: RunResult, tmp_path: Path) -> None:
+    """With a groupwise round the template changes, passes its gate, and the means are as near to the truth."""
+    from pipelines.demo import compare
+
+    shutil.copytree(done.workspace.root, tmp_path / "study")
+    found = _run(cohort, tmp_path / "study", groupwise={"rounds": 1})
+    stages = {stage for _, stage in found.redone}
+    assert {"round_1", "template", "registration", "model"} <= stages
+    assert not stages & {"labels", "surfaces", "composed"}
+    record = found.workspace.read("", "round_1")
+    assert record is not None
+    assert record.numbers["failures"] == []
+    assert record.numbers["studies"] == list(done.used)
+    assert max(compare(cohort, found).mean_error_mm.values()) < OK_MEAN_MM
+
+
 def test_a_second_run_does_nothing(cohort: Path, done: RunResult) -> None:
     before = _bytes(done.workspace.root)
     again = _run(cohort, cohort / "study")
