@@ -143,11 +143,15 @@ def test_ribs_go_on_lengthening_from_level_to_level() -> None:
     parts = tuple(SimpleNamespace(length=x) for x in rest)
     true = 1.0 + 0.02 * levels
     whole = levels < 8
-    found = usual_stretch(parts, levels, np.where(whole, rest * true, np.nan), whole)
+    found, sd = usual_stretch(parts, levels, np.where(whole, rest * true, np.nan), whole)
     assert np.abs(found / true - 1)[levels < 8].max() < 0.01
     for level, limit in ((8, 0.015), (9, 0.03), (10, 0.05)):
         assert np.abs(found / true - 1)[levels == level].max() < limit
-    assert usual_stretch(parts, levels, rest, levels < 0) == pytest.approx(1.0)
+    assert (np.diff(sd[7:12]) > 0).all(), "farther from known ribs less is known"
+    assert (np.abs(np.log(found / true)) < 2 * sd).all()
+    nothing = usual_stretch(parts, levels, rest, levels < 0)
+    assert (nothing[0] == 1.0).all()
+    assert np.isinf(nothing[1]).all()
 
 
 def test_known_warp_is_found(prepared: Prepared, template: Mesh, target: Mesh) -> None:

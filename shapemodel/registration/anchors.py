@@ -98,14 +98,15 @@ def anchors(
         there & showed,
         usable & showed,
     )  # an end that was made up, of the other side's, tells of others only
-    stretch = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
+    stretch, unsure = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
     held, sound = list(zip(parts, found, usable, strict=True)), there.astype(np.int64) + usable
     if plate is not None:
         r, known = _plate_ends(*plate, y, seen)
         held.append((plate[0], r, known))
         sound = np.vstack([sound, 2 * known])
-        stretch, levels = np.append(stretch, 1.0), np.append(levels, ALONE)
+        stretch, unsure = np.append(stretch, 1.0), np.append(unsure, np.inf)
+        levels = np.append(levels, ALONE)
     count = len(STATIONS) + 2
     vertex = np.zeros((len(held), count, TIP), np.int64)
     direction, goal = np.zeros((2, len(held), count, 3))
@@ -123,7 +124,7 @@ def anchors(
         sd[i, [0, -1]] = np.where(known, END_MM, np.inf)
         goal[i] = now + direction[i] * way[:, None]
     if marks is not None:
-        shown = stations(marks, [r for _, r, _ in held], sound, stretch, levels)
+        shown = stations(marks, [r for _, r, _ in held], sound, (stretch, unsure), levels)
         for i, own in enumerate(doubted(shown, levels)):
             if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()

@@ -36,7 +36,7 @@ SMOOTHINGS = 4
 LEAST_SAMPLES = 100
 """A rib with fewer samples of real surface says nothing of its length."""
 
-LIKE_LEVELS, STRETCH_SD, STRETCH_NOISE = 8.0, 0.15, 0.02
+LIKE_LEVELS, STRETCH_SD, STRETCH_NOISE = 8.0, 0.075, 0.01
 """Logarithms of how much longer one person's ribs are than another's change slowly from level to level: a Gaussian
 process (Matern 3/2) of this length in levels and standard deviation, and what a single rib differs by. From ribs 1-8,
 ribs 9-11 of phantoms are told to 1.1, 2.1 and 3.5 % (the mean of ribs nearby: 3.5, 4.6, 6.6)."""
@@ -304,16 +304,18 @@ def agree(
 
 def usual_stretch(
     parts: tuple[Shaft, ...], levels: NDArray[np.int64], length: NDArray, whole: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """(R,) by how much ribs are longer than the template's, by the ``whole`` ones (R,) of both sides, whose ``length``
-    (R,) is known, and their levels (R,); 1 where there are too few to tell (Rasmussen and Williams 2006, eq. 2.23)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(R,) by how much ribs are longer than the template's, and (R,) the standard deviation of the logarithm of that, by
+    the ``whole`` ones (R,) of both sides, whose ``length`` (R,) is known, and their levels (R,); 1 and infinite where
+    there are too few to tell (Rasmussen and Williams 2006, eq. 2.23 and 2.24)."""
     if whole.sum() < 3:
-        return np.ones(len(parts))
+        return np.ones(len(parts)), np.full(len(parts), np.inf)
     rest = np.array([s.length for s in parts])
     apart = np.sqrt(3.0) * np.abs(levels[:, None] - levels[None, whole]) / LIKE_LEVELS
     alike = STRETCH_SD**2 * (1.0 + apart) * np.exp(-apart) + SIZE_SD**2
-    known = alike[whole] + STRETCH_NOISE**2 * np.eye(int(whole.sum()))
-    return np.asarray(np.exp(alike @ np.linalg.solve(known, np.log(length[whole] / rest[whole]))))
+    known = np.linalg.inv(alike[whole] + STRETCH_NOISE**2 * np.eye(int(whole.sum())))
+    left = STRETCH_SD**2 + SIZE_SD**2 + STRETCH_NOISE**2 - ((alike @ known) * alike).sum(1)
+    return np.exp(alike @ known @ np.log(length[whole] / rest[whole])), np.sqrt(np.maximum(left, 0.0))
 
 
 def beyond(
