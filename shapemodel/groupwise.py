@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from shapemodel.anatomy import names
 from shapemodel.carrying import Carry, carry
-from shapemodel.mesh import Mesh, Points, vertex_areas, vertex_normals
+from shapemodel.mesh import Mesh, Points, join, vertex_areas, vertex_normals
 from shapemodel.meshquality import TEMPLATE_GATE, assess
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import Progress, RemeshSettings, remesh_bones
@@ -46,6 +47,9 @@ Register = Callable[[Any, Mesh], Registered]
 
 SPECK_RINGS = 2
 """Hidden patches less deep than this are no part that a scan cuts off: on whole phantoms 1 to 3 % of the vertices."""
+
+MOST_LOST = 0.05
+"""Share of a bone that new triangles may leave behind: joints are carved back by more than an edge in few places."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +276,25 @@ def _meshed_anew(mesh: Mesh, remesh: RemeshSettings | None) -> tuple[Mesh, tuple
     except StudyError as error:
         logger.warning("the mean could not be meshed anew and keeps its triangles: %s", error)
         return mesh, failures
+    if lost := [k for k in mesh.labels if lost_part(mesh, fresh, k, remesh.edge_mm) > MOST_LOST]:
+        logger.warning("new triangles lose part of %s, which keep theirs", ", ".join(names(lost)))
+        fresh = heal(join({k: (mesh if k in lost else fresh).select(k)[:2] for k in mesh.labels}), TEMPLATE_GATE).mesh
     now = assess(fresh, TEMPLATE_GATE).failures
     return (fresh, now) if len(now) <= len(failures) else (mesh, failures)
+
+
+def lost_part(mesh: Mesh, fresh: Mesh, label: int, reach_mm: float) -> float:
+    """Share of a bone's vertices that lie farther than ``reach_mm`` from its new surface.
+
+    The remesher may pinch a thin rib off in the middle, after which only its larger piece is kept.
+    """
+    import gpytoolbox
+
+    v, f, _ = fresh.select(label)
+    if not len(f):
+        return 1.0
+    square = gpytoolbox.squared_distance(mesh.select(label)[0], v, F=f.astype(np.int32), use_cpp=True)[0]
+    return float(np.mean(square > reach_mm**2))
 
 
 def mean_shape(

@@ -209,6 +209,24 @@ def test_a_mean_is_meshed_anew_and_what_is_held_of_subjects_comes_along(composed
     assert off.mean() < 0.5
 
 
+def test_a_bone_that_new_triangles_pinch_off_keeps_its_own(
+    composed: tuple[Template, Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rib of which the remesher leaves half, blown up to the old volume, would be all that any study is given."""
+    base, cut = composed[0].mesh, rib("right", 7)
+
+    def pinched(parts: dict, **_: object) -> Mesh:
+        v, f = gpytoolbox.icosphere(2)
+        stub = parts[cut][0][:1] + 9.0 * v
+        return join({**parts, cut: (stub, f.astype(np.int64))})
+
+    monkeypatch.setattr("shapemodel.groupwise.remesh_bones", pinched)
+    held = [Held(base.vertices, np.ones(len(base.vertices)))] * 2
+    made = next_round(Template(base, np.zeros(len(base.vertices), bool)), held, remesh=COARSE.remesh)
+    assert made.failures == ()
+    assert (made.template.mesh.bone == cut).sum() == (base.bone == cut).sum()
+
+
 def test_hidden_vertices_do_not_pull_the_mean(composed: tuple[Template, Mesh]) -> None:
     base = composed[0].mesh
     shapes = np.array([base.vertices, base.vertices, base.vertices])
