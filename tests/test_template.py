@@ -12,9 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from shapemodel.anatomy import BONES, MODEL_LABELS, STERNUM, names, rib, vertebra
 from shapemodel.carve import CarveSettings
-from shapemodel.groupwise import GroupwiseSettings, Held, groupwise, mean_shape, next_round, size_fit
+from shapemodel.groupwise import GroupwiseSettings, Held, groupwise, mean_shape, next_round
 from shapemodel.mesh import Mesh, join, vertex_areas, volume, write_vtp
 from shapemodel.meshquality import TEMPLATE_GATE, assess
+from shapemodel.overlay import size_fit
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import RemeshSettings
 from shapemodel.template import (
@@ -220,7 +221,7 @@ def test_a_bone_that_new_triangles_pinch_off_keeps_its_own(
         stub = parts[cut][0][:1] + 9.0 * v
         return join({**parts, cut: (stub, f.astype(np.int64))})
 
-    monkeypatch.setattr("shapemodel.groupwise.remesh_bones", pinched)
+    monkeypatch.setattr("shapemodel.remesh.remesh_bones", pinched)
     held = [Held(base.vertices, np.ones(len(base.vertices)))] * 2
     made = next_round(Template(base, np.zeros(len(base.vertices), bool)), held, remesh=COARSE.remesh)
     assert made.failures == ()
