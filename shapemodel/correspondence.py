@@ -71,13 +71,17 @@ class Registration:
 @dataclass(frozen=True)
 class Limits:
     """When a registration is refused: mean residual over visible vertices (mm), least visible part of the area,
-    largest part of the shown bones whose expected error may exceed ``expected_mm``. Between real people and between
-    phantom people up to 43 % of the bones are expected to be off by more than 5 mm (and 62 % by more than 3 mm)."""
+    largest part of the bones on the scan whose expected error may exceed ``expected_mm``. Between real people at most
+    8 % of the bones are expected to be off by more than 7 mm (48 % by more than 5 mm), between phantom people none."""
 
     residual_mm: float = 1.0
     visible_fraction: float = 0.25
-    expected_mm: float = 5.0
+    expected_mm: float = 7.5
     unsure_fraction: float = 0.5
+
+
+NOWHERE = 0.5
+"""A bone that is not seen, though more than this part of it should be inside the scan, was put in a wrong place."""
 
 
 def refuse(registration: Registration, *, limits: Limits | None = None, subject: str = "study") -> None:
@@ -100,7 +104,10 @@ def refuse(registration: Registration, *, limits: Limits | None = None, subject:
             f"{subject}: expected a mean distance of {limits.residual_mm} mm or less from the surface, "
             f"found {residual:.2f} mm; check the labels",
         )
-    shown = [k for k, b in registration.bones.items() if b.visible_fraction > 0]
+    # a bone of which nothing is where it was put, inside the scan, speaks against the fit as one that is seen does
+    shown = [
+        k for k, b in registration.bones.items() if b.visible_fraction > 0 or b.evidence.get("lost", 0.0) > NOWHERE
+    ]
     bad = [k for k in shown if registration.bones[k].expected_mm > limits.expected_mm]
     if len(bad) > limits.unsure_fraction * len(shown):
         names = ", ".join(bone_of(k).name for k in bad[:6])

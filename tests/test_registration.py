@@ -19,13 +19,13 @@ from shapemodel.reasons import InputError, StudyError
 from shapemodel.registration import Prepared, prepare
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.ends import usual_stretch
-from shapemodel.registration.engine import doubts
+from shapemodel.registration.engine import deformed, doubts, rib_ends, scene, stage_a
 from shapemodel.registration.fit import Rows, solve
 from shapemodel.registration.match import Pairs, symmetric_normal
 from shapemodel.registration.prior import kernel, nystrom, spread
 from shapemodel.registration.settings import RegistrationSettings
-from shapemodel.registration.start import robust_similarity
-from shapemodel.registration.target import draw, find_fov, open_vertices
+from shapemodel.registration.start import place, robust_similarity
+from shapemodel.registration.target import draw, find_fov, move, open_vertices, sample_target
 
 
 def register(template: Prepared, target: Mesh) -> Registration:
@@ -187,6 +187,24 @@ def test_the_tip_of_a_longer_sternum_is_reached(prepared: Prepared, template: Me
     goal, before = np.sort(long[target.bone == STERNUM, 2])[:8].mean(), lowest(warp(template.vertices))
     assert before - goal > 10.0
     assert abs(lowest(fitted.vertices) - goal) < 2.5
+
+
+def test_an_end_that_the_template_made_up_is_no_anchor(template: Mesh, target: Mesh) -> None:
+    """It tells of the other side's, whose image it may be, and nothing of how far the bone itself reaches."""
+    own = np.flatnonzero(template.bone == 5)
+    made_up = np.zeros(len(template.vertices), bool)
+    made_up[own[np.argsort(template.vertices[own, 1])[:40]]] = True  # ribs of the cage end in front
+    known = []
+    for mesh in (template, template.with_arrays(prior=made_up)):
+        p = prepare(mesh, prior=SMALL.prior)
+        samples = sample_target(target, p.labels, SMALL.samples, SMALL.rib_samples)
+        start = place(p, samples)
+        s = scene(p, move(samples, start.scale, start.rotation, start.shift), start)
+        a = rib_ends(s, deformed(s, stage_a(s, SMALL)))
+        known.append({int(p.labels[b]): np.isfinite(sd[[0, -1]]).tolist() for b, sd in zip(a.bone, a.sd, strict=True)})
+    assert known[0][5] == [True, True]
+    assert known[1][5] == [True, False]
+    assert {k: v for k, v in known[1].items() if k != 5} == {k: v for k, v in known[0].items() if k != 5}
 
 
 def test_same_input_same_bytes_also_from_a_pickle(prepared: Prepared, target: Mesh) -> None:

@@ -191,8 +191,8 @@ def board(notches: NDArray[np.float64], seed: int, short: float = 0.0) -> NDArra
 def test_a_plate_is_read_along_its_axis_and_its_notches_are_found() -> None:
     """Of a plate 40 mm wide, the line through its pieces bends with its outline by more than its notches are deep."""
     plates = [board(np.array([30.0, 58.0, 90.0, 125.0]) + by, seed) for seed, by in ((1, 0.0), (2, 5.0))]
-    shaft = Shaft(0, np.zeros(0, int), np.zeros(0, int), np.zeros(0), (np.zeros(0, int),) * 2, (True, True),
-                  np.zeros((0, 8), int), np.zeros(0), 160.0, straight=True)  # fmt: skip
+    none, both = np.zeros(0, int), (True, True)
+    shaft = Shaft(0, none, none, none * 0.0, (none, none), both, both, none.reshape(0, 8), none * 0.0, 160.0, True)
     maps = [read([shaft], [x], [-x[:, 2]]) for x in plates]
     assert [m.courses[0].length for m in maps] == pytest.approx([159.0, 159.0], abs=1.0)
     lengths = np.array([[m.courses[0].length] for m in maps])
