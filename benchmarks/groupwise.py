@@ -19,8 +19,9 @@ import numpy as np
 from registration_cases import kept, scanned
 from registration_scores import surface_distances
 
-from shapemodel.groupwise import GroupwiseSettings, groupwise, size_fit
+from shapemodel.groupwise import GroupwiseSettings, groupwise
 from shapemodel.mesh import Mesh, vertex_areas, write_vtp
+from shapemodel.overlay import size_fit
 from shapemodel.phantom.shape import surface
 from shapemodel.phantom.subject import draw_population, mean_subject
 from shapemodel.registration import prepare, register

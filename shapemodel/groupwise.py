@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from shapemodel.carrying import Carry, carry
-from shapemodel.mesh import Mesh, Points, vertex_areas, vertex_normals
+from shapemodel.mesh import Mesh, Points, vertex_areas
 from shapemodel.meshquality import TEMPLATE_GATE, assess
+from shapemodel.overlay import movement, size_fit
 from shapemodel.reasons import InputError, StudyError
-from shapemodel.remesh import Progress, RemeshSettings, remesh_bones
+from shapemodel.remesh import Progress, RemeshSettings, remesh_again
 from shapemodel.repair import heal
 from shapemodel.surfaces import vertex_adjacency
-from shapemodel.template import Placement, Template, apply, similarity_fit
+from shapemodel.template import Placement, Template, apply
 
 logger = logging.getLogger(__name__)
 
@@ -254,26 +255,12 @@ def next_round(
     mean = mean_shape(template.mesh, shapes, seen, settings=settings)
     raw = template.mesh.with_vertices(mean)
     mesh = heal(raw, TEMPLATE_GATE, rounds=1).mesh
-    fresh, failures = _meshed_anew(mesh, remesh)
+    fresh, failures = remesh_again(mesh, remesh) if remesh else (mesh, assess(mesh, TEMPLATE_GATE).failures)
     onto = carry(fresh, raw)  # not on the repaired one, whose vertices are no longer where the subjects' are
     n_seen = onto.picked(seen.sum(axis=0))
     made = Template(replace(fresh, arrays={"prior": n_seen == 0}), n_seen == 0)
-    moved = _movement(template.mesh if before is None else template.mesh.with_vertices(before), raw)
+    moved = movement(template.mesh if before is None else template.mesh.with_vertices(before), raw)
     return Round(made, *moved, n_seen, onto.blended(raw.vertices), onto, failures)
-
-
-def _meshed_anew(mesh: Mesh, remesh: RemeshSettings | None) -> tuple[Mesh, tuple[str, ...]]:
-    """A mean on even triangles, its bones apart, and what the gate finds wrong; as it is where that makes it worse."""
-    failures = assess(mesh, TEMPLATE_GATE).failures
-    if remesh is None:
-        return mesh, failures
-    try:
-        fresh = remesh_bones({k: mesh.select(k)[:2] for k in mesh.labels}, settings=remesh)
-    except StudyError as error:
-        logger.warning("the mean could not be meshed anew and keeps its triangles: %s", error)
-        return mesh, failures
-    now = assess(fresh, TEMPLATE_GATE).failures
-    return (fresh, now) if len(now) <= len(failures) else (mesh, failures)
 
 
 def mean_shape(
@@ -306,20 +293,6 @@ def mean_shape(
     return np.asarray((mean - centre) * float(np.exp(-np.log(scales).mean())) + centre)
 
 
-def size_fit(source: Points, target: Points, weights: NDArray[np.float64]) -> Placement:
-    """Similarity whose scale is the ratio of the weighted sizes.
-
-    The least-squares scale is smaller by as much as the shapes differ, so that a template would shrink or grow
-    from round to round; this one is the same forth and back.
-    """
-    w = weights / weights.sum()
-    _, rotation, _ = similarity_fit(source, target, w)
-    a, b = w @ source, w @ target
-    size = [np.sqrt(w @ ((x - c) ** 2).sum(axis=1)) for x, c in ((source, a), (target, b))]
-    scale = float(size[1] / size[0])
-    return scale, rotation, b - scale * a @ rotation.T
-
-
 def _faded(seen: NDArray[np.bool_], mesh: Mesh, s: GroupwiseSettings) -> NDArray[np.float64]:
     """Weight (V,) of a subject's vertices: 1 well inside what it shows, fading to the border.
 
@@ -344,14 +317,3 @@ def _without_specks(marked: NDArray[np.bool_], adjacency: csr_array) -> NDArray[
     for _ in range(SPECK_RINGS):
         core = core | (adjacency @ core > 0)
     return np.asarray(core & marked)
-
-
-def _movement(before: Mesh, after: Mesh) -> tuple[float, float]:
-    """Mean movement of vertices after the best rigid overlay, and its mean part along the normals; mm."""
-    area = vertex_areas(before.vertices, before.faces)
-    _, rotation, _ = similarity_fit(after.vertices, before.vertices, area)
-    a = after.vertices - np.average(after.vertices, axis=0, weights=area)
-    b = before.vertices - np.average(before.vertices, axis=0, weights=area)
-    way = a @ rotation.T - b
-    along = np.einsum("ij,ij->i", way, vertex_normals(before.vertices, before.faces))
-    return float(np.linalg.norm(way, axis=1).mean()), float(np.abs(along).mean())

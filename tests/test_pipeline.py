@@ -17,6 +17,7 @@ from small import write_small_cohort
 
 from pipelines import line, settings, verbs
 from pipelines.line import RunResult
+from shapemodel.intersections import find_intersections
 from shapemodel.mesh import read_vtp
 
 OK_MEAN_MM = 5.0
@@ -79,7 +80,10 @@ def test_sides_are_the_patient_s(done: RunResult) -> None:
 
 @pytest.mark.slow
 def test_the_mean_of_all_four_serves_as_template(cohort: Path, done: RunResult, tmp_path: Path) -> None:
-    """With a groupwise round the template changes, passes its gate, and the means are as near to the truth."""
+    """With a groupwise round the template changes, loses no bone, and the means are as near to the truth.
+
+    Triangles of 8 mm are too large for the last ribs, of which new ones would leave a stub; they keep theirs.
+    """
     from pipelines.demo import compare
 
     shutil.copytree(done.workspace.root, tmp_path / "study")
@@ -89,8 +93,11 @@ def test_the_mean_of_all_four_serves_as_template(cohort: Path, done: RunResult, 
     assert not stages & {"labels", "surfaces", "composed"}
     record = found.workspace.read("", "round_1")
     assert record is not None
-    assert record.numbers["failures"] == []
     assert record.numbers["studies"] == list(done.used)
+    first, last = (read_vtp(found.workspace.folder() / name) for name in ("composed.vtp", "template.vtp"))
+    before, after = (np.bincount(m.bone, minlength=38)[1:] for m in (first, last))
+    assert (after > 0.6 * before).all()
+    assert not len(find_intersections(last).pairs)
     assert max(compare(cohort, found).mean_error_mm.values()) < OK_MEAN_MM
 
 

@@ -23,7 +23,7 @@ from pipelines.workspace import COHORT, Outcome, Workspace, run_stage
 from shapemodel import groupwise
 from shapemodel.anatomy import MODEL_LABELS
 from shapemodel.groupwise import GroupwiseSettings
-from shapemodel.mesh import Mesh, join, read_vtp, write_vtp
+from shapemodel.mesh import Mesh, read_vtp, write_vtp
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.registration import prepare, register
 from shapemodel.study import Study
@@ -90,8 +90,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohort, "composed", composed)
         patch.setattr(groupwise, "heal", lambda mesh, *_, **__: SimpleNamespace(mesh=mesh))
-        patch.setattr(groupwise, "assess", lambda *_: SimpleNamespace(failures=()))
-        patch.setattr(groupwise, "remesh_bones", lambda parts, **_: join(parts))
+        patch.setattr(groupwise, "remesh_again", lambda mesh, _: (mesh, ()))
         yield
 
 

@@ -12,9 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from shapemodel.anatomy import BONES, MODEL_LABELS, STERNUM, names, rib, vertebra
 from shapemodel.carve import CarveSettings
-from shapemodel.groupwise import GroupwiseSettings, Held, groupwise, mean_shape, next_round, size_fit
+from shapemodel.groupwise import GroupwiseSettings, Held, groupwise, mean_shape, next_round
 from shapemodel.mesh import Mesh, join, vertex_areas, volume, write_vtp
 from shapemodel.meshquality import TEMPLATE_GATE, assess
+from shapemodel.overlay import size_fit
 from shapemodel.reasons import InputError, StudyError
 from shapemodel.remesh import RemeshSettings
 from shapemodel.template import (
@@ -207,6 +208,24 @@ def test_a_mean_is_meshed_anew_and_what_is_held_of_subjects_comes_along(composed
     off = np.linalg.norm(apply(similarity_fit(mean, mesh.vertices), mean) - mesh.vertices, axis=1)
     # old and new triangles, of 7 mm, cut each other's corners on bones 10-14 mm thick, and joints were carved
     assert off.mean() < 0.5
+
+
+def test_a_bone_that_new_triangles_pinch_off_keeps_its_own(
+    composed: tuple[Template, Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rib of which the remesher leaves half, blown up to the old volume, would be all that any study is given."""
+    base, cut = composed[0].mesh, rib("right", 7)
+
+    def pinched(parts: dict, **_: object) -> Mesh:
+        v, f = gpytoolbox.icosphere(2)
+        stub = parts[cut][0][:1] + 9.0 * v
+        return join({**parts, cut: (stub, f.astype(np.int64))})
+
+    monkeypatch.setattr("shapemodel.remesh.remesh_bones", pinched)
+    held = [Held(base.vertices, np.ones(len(base.vertices)))] * 2
+    made = next_round(Template(base, np.zeros(len(base.vertices), bool)), held, remesh=COARSE.remesh)
+    assert made.failures == ()
+    assert (made.template.mesh.bone == cut).sum() == (base.bone == cut).sum()
 
 
 def test_hidden_vertices_do_not_pull_the_mean(composed: tuple[Template, Mesh]) -> None:
