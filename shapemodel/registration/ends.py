@@ -305,9 +305,11 @@ def agree(
 def usual_stretch(
     parts: tuple[Shaft, ...], levels: NDArray[np.int64], length: NDArray, whole: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(R,) by how much ribs are longer than the template's, and (R,) the standard deviation of the logarithm of that, by
-    the ``whole`` ones (R,) of both sides, whose ``length`` (R,) is known, and their levels (R,); 1 and infinite where
-    there are too few to tell (Rasmussen and Williams 2006, eq. 2.23 and 2.24)."""
+    """(R,) by how much ribs are longer than the template's, and (R,) the standard deviation of the logarithm of that.
+
+    By the ``whole`` ones (R,) of both sides, whose ``length`` (R,) is known, and their levels (R,); 1 and infinite
+    where there are too few to tell (Rasmussen and Williams 2006, eq. 2.23 and 2.24).
+    """
     if whole.sum() < 3:
         return np.ones(len(parts)), np.full(len(parts), np.inf)
     rest = np.array([s.length for s in parts])

@@ -200,8 +200,9 @@ def stations(
     """Those of all n shafts, of these ``levels`` (n,), at what is ``found`` of each at the present fit.
 
     ``sound`` (n, 2) says how much the ends of each are believed (an index of ``LOOSE_MM``); a rib with an end that is
-    cut has ``stretch`` times its length, give or take (both (n,)). A shift is looked for about even spacing first, then about what the ribs
-    around have: people's ribs are long before or behind the angle on neighbouring levels and on both sides alike.
+    cut has ``stretch`` times its length, give or take (both (n,)). A shift is looked for about even spacing first,
+    then about what the ribs around have: people's ribs are long before or behind the angle on neighbouring levels and
+    on both sides alike.
     """
     out: list[Places | None] = [None] * len(found)
     if not len(m.rib):
