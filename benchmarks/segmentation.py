@@ -10,7 +10,7 @@ Dice of each bone and of all bones as one, bone that the two give to different n
 cartilage inside ribs and sternum, pieces a bone, Euler number of the meshed solid, flags. ``--baseline`` adds a
 plain HU > 200 mask with islands below 1 mL removed, as one Dice against all bones of the model. ``--thick`` averages
 slices first. ``--joints`` scores ribs and vertebrae again without what lies within so many mm of a joint of the
-reference. ``--suite`` labels the
+reference, and vertebrae as if one kind of difference at a time were the reference's. ``--suite`` labels the
 phantom scans of ``shapemodel.phantom.suite`` instead, one row each in the CSV (run again to resume), and prints the
 table by knob.
 """
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage as ndi
-from segmentation_joints import away_from_joints, joint_line
+from segmentation_joints import away_from_joints, joint_line, spine_if_agreed
 from segmentation_suite import read_rows, run_suite, summary
 
 from shapemodel.anatomy import COSTAL_CARTILAGE, MODEL_LABELS, OTHER_BONE, RIBS, STERNUM, VERTEBRAE, bone
@@ -120,6 +120,7 @@ def one(folder: Path, study: str, with_baseline: bool, thick: int = 1, joints: S
     }
     spacing = tuple(float(v) for v in ct.GetSpacing()[::-1])
     result["joints"] = [away_from_joints(ours, reference, mm, spacing) for mm in joints]
+    result["spine_if_agreed"] = spine_if_agreed(ours, reference) if joints else {}
     if with_baseline:
         result["baseline_dice"] = baseline(sitk.GetArrayViewFromImage(ct)[: len(ours)], reference, voxel_ml)
     return result
@@ -148,6 +149,8 @@ def show(r: dict) -> str:
         f"  flags {r['flags']}",
     ]
     lines[4:4] = [joint_line(j) for j in r["joints"]]
+    if r["spine_if_agreed"]:
+        lines.insert(4, "  T1-T12 if one kind of difference were the reference's: " + str(r["spine_if_agreed"]))
     if "baseline_dice" in r:
         lines.append(f"  baseline HU > 200 + islands, all bones together: {r['baseline_dice']}")
     return "\n".join(lines)

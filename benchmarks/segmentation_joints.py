@@ -67,6 +67,30 @@ def away_from_joints(
     return out
 
 
+def spine_if_agreed(ours: NDArray[np.uint8], reference: NDArray[np.uint8]) -> dict[str, float]:
+    """Mean Dice of vertebrae as they are, and if one kind of difference at a time were as the reference has it."""
+    a, b = ours, reference
+    mine, theirs = np.isin(a, VERTEBRAE), np.isin(b, VERTEBRAE)
+    kinds = {
+        "as they are": np.zeros(a.shape, bool),
+        "next vertebra": mine & theirs & (a != b),
+        "ours rib": np.isin(a, RIBS) & theirs,
+        "ours empty": (a == 0) & theirs,
+        "reference empty": mine & (b == 0),
+    }
+    out = {}
+    for name, where in kinds.items():
+        agreed = np.where(where, b, a)
+        counted = agreed[b != OTHER_BONE]
+        dice = [
+            2.0 * float(((agreed == k) & (b == k)).sum()) / float((counted == k).sum() + (b == k).sum())
+            for k in VERTEBRAE
+            if (b == k).any()
+        ]
+        out[name] = round(float(np.mean(dice)), 4)
+    return out
+
+
 def joint_line(result: dict) -> str:
     """One result of :func:`away_from_joints` in a line."""
     ribs = {n: d for n, d in result["dice"].items() if n.startswith("rib")}

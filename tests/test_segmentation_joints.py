@@ -48,3 +48,13 @@ def test_a_joint_placed_otherwise_costs_nothing_within_the_doubt_and_all_beyond_
     ours[:, 5:15, 30:36] = A  # 3 mm: the last of it lies beyond 2 mm
     dice = joints.away_from_joints(ours, truth, 2.0, SPACING)["dice"]["vertebra_T04"]
     assert dice == pytest.approx(2 * 16 / (16 + 18), abs=1e-3)
+
+
+def test_what_the_spine_would_gain_is_told_by_kind_of_difference(joints) -> None:
+    truth, ours = bar(A, B), bar(A, B)
+    ours[:, 5:15, 30:33] = A
+    ours[:, 5:15, 49] = 0
+    told = joints.spine_if_agreed(ours, truth)
+    assert told["as they are"] == pytest.approx((2 * 20 / 43 + 2 * 16 / 36) / 2, abs=1e-3)
+    assert told["next vertebra"] == pytest.approx((1 + 2 * 19 / 39) / 2, abs=1e-3)
+    assert told["ours rib"] == told["reference empty"] == told["as they are"] < told["ours empty"]
