@@ -155,19 +155,23 @@ def run(manifest: str | Path, out: str | Path, *, settings: Settings, progress: 
 
 
 def reference(line: Line, workers: pool.Pool, jobs: Sequence[Job]) -> tuple[Path, str]:
-    """The template, path and hash: given; or composed, then made the mean of a balanced few in groupwise rounds."""
+    """The template, path and hash: given; or composed, then made the mean of a balanced few in groupwise rounds.
+
+    A mean that misses the gate of a template ends the rounds with the one before it.
+    """
     space, settings = line.space, line.settings
     studies = [j.study for j in jobs]
     line.gather("composed template", cohort.composed, studies, settings)
     who = rounds.subjects(space, studies, settings)
-    met, number, converged = [j for j in jobs if j.subject in who], 0, False
-    while met and number < settings.section("groupwise").rounds and not converged:
+    met, number, last, ended = [j for j in jobs if j.subject in who], 0, 0, False
+    while met and number < settings.section("groupwise").rounds and not ended:
         near = [replace(j, template=rounds.so_far(space, number), round=number + 1) for j in met]
         number += 1
         met, _ = line.fan_out(workers, f"template, round {number}", rounds.meet, near)
         mean = line.gather(f"template, mean of round {number}", rounds.mean, number, [j.subject for j in met], settings)
-        converged = bool(mean.numbers["converged"])
-    made = line.gather("template", rounds.template, number)
+        fit = not mean.numbers["failures"]
+        last, ended = number if fit else last, bool(mean.numbers["converged"]) or not fit
+    made = line.gather("template", rounds.template, last)
     rounds.sweep(space, who, number)
     return space.folder(COHORT) / cohort.TEMPLATE_FILE, made.outputs[cohort.TEMPLATE_FILE]
 

@@ -120,7 +120,7 @@ def mean(workspace: Workspace, number: int, who: Sequence[str], settings: Settin
         write_vtp(made.template.mesh.with_arrays(**arrays), work / file_of(number))
         log.info("template round %d: moved %.3f mm, %.3f along normals", number, made.moved_mm, made.surface_mm)
         for words in made.failures:
-            log.warning("template round %d: misses the gate of a template: %s", number, words)
+            log.warning("template round %d is not used, it misses the gate of a template: %s", number, words)
         numbers = {**template_numbers(made.template), "failures": list(made.failures), "studies": sorted(shapes)}
         moved = {"moved_mm": round(made.moved_mm, 4), "surface_mm": round(made.surface_mm, 4)}
         return Outcome({**numbers, **moved, "converged": made.surface_mm < own.tol_mm})

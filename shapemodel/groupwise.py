@@ -158,6 +158,8 @@ def groupwise(
 ) -> Groupwise:
     """Replace a template by the mean of its registrations until it moves less than the tolerance.
 
+    A mean that is meshed anew and still misses the gate of a template is not used: rounds end with the one before.
+
     Parameters
     ----------
     register : ``register(reference, subject)``; a :class:`StudyError` leaves that subject out from there on
@@ -183,6 +185,9 @@ def groupwise(
         results = zip(list(held), mapper(_Attempt(register, reference), [subjects[i] for i in held]), strict=True)
         now = {i: averaged(held[i], found, number, settings=settings) for i, found in results if found}
         done = next_round(template, list(now.values()), before=mean, settings=settings, remesh=remesh)
+        if done.failures and remesh is not None:
+            logger.warning("template round %d is dropped, the one before stays: %s", number, "; ".join(done.failures))
+            break
         held = {i: h.carried(done.carry) for i, h in now.items()}
         template, mean, n_seen, failures = done.template, done.mean, done.n_seen, done.failures
         moved.append((done.moved_mm, done.surface_mm))
