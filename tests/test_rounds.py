@@ -111,6 +111,21 @@ def done(before: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
     return made(root, chosen())
 
 
+def test_a_mean_that_misses_the_gate_is_not_used(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every shape of the cohort would have to be mended where the template is bad."""
+    root = tmp_path / "study"
+    shutil.copytree(before, root)
+    told = iter([(), ("rib_left_12: min angle, deg 13.10, limit 26.0",)])
+    monkeypatch.setattr(groupwise, "remesh_again", lambda mesh, _: (mesh, next(told)))
+    line = made(root, chosen(rounds=4))
+    assert (COHORT, "round_2") in line.redone
+    assert (COHORT, "round_3") not in line.redone
+    assert line.space.read(COHORT, "template").numbers["rounds"] == 1
+    last = (read_vtp(line.space.folder() / f"{name}.vtp") for name in ("template", "round_1"))
+    assert np.array_equal(*(m.vertices for m in last))
+    assert made(root, chosen(rounds=4)).redone == []
+
+
 def test_rounds_are_those_of_a_balanced_few(done: Line) -> None:
     assert done.redone == [(COHORT, "composed"), *ROUNDS, (COHORT, "template")]
     assert done.space.read(COHORT, "round_1").numbers["studies"] == TWO
