@@ -94,10 +94,8 @@ def anchors(
     levels = np.array([(labels[s.index] - 1) % 12 for s in parts], np.int64)
     for e, end in enumerate(("head", "front")):
         usable[:, e] = agree(pulls[:, e], usable[:, e], levels, right, DISAGREE_MM[end])
-    there, usable = (
-        there & showed,
-        usable & showed,
-    )  # an end that was made up, of the other side's, tells of others only
+    there &= showed  # an end that was made up, an image of the other side's, tells of others only
+    usable &= showed
     stretch, unsure = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
     held, sound = list(zip(parts, found, usable, strict=True)), there.astype(np.int64) + usable
