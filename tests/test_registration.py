@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trimesh
 from cage import SMALL, cage, warp
 
 from shapemodel.anatomy import STERNUM
@@ -25,7 +26,8 @@ from shapemodel.registration.match import Pairs, symmetric_normal
 from shapemodel.registration.prior import kernel, nystrom, spread
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.start import place, robust_similarity
-from shapemodel.registration.target import draw, find_fov, move, open_vertices, sample_target
+from shapemodel.registration.stations import between_sides, of_neighbours
+from shapemodel.registration.target import draw, elsewhere, find_fov, move, open_vertices, sample_target
 
 
 def register(template: Prepared, target: Mesh) -> Registration:
@@ -41,6 +43,19 @@ def cut(mesh: Mesh, z: float) -> Mesh:
     """What a scan that ends at z shows of it: an open mesh, the faces of the scan known."""
     keep = (mesh.vertices[mesh.faces][:, :, 2] > z).all(1)
     return replace(mesh, faces=mesh.faces[keep], fov=np.array([-np.inf, np.inf, -np.inf, np.inf, z, np.inf]))
+
+
+Surface = tuple[np.ndarray, np.ndarray]
+
+
+def lump_of(axes: tuple[float, float, float], at: tuple[float, float, float]) -> Surface:
+    """A closed lump with these half axes, about this place."""
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    return np.asarray(ball.vertices) * axes + at, np.asarray(ball.faces, np.int64)
+
+
+def joined(one: Surface, other: Surface) -> Surface:
+    return np.vstack([one[0], other[0]]), np.vstack([one[1], other[1] + len(one[0])])
 
 
 def without(mesh: Mesh, label: int) -> Mesh:
@@ -135,6 +150,32 @@ def test_flat_sides_of_ribs_are_no_cut() -> None:
     assert not np.isfinite(find_fov(mesh, np.zeros(len(flattened), bool))).any()
 
 
+def test_a_piece_far_from_its_bone_is_not_of_it() -> None:
+    """A scan shows 15 mm of a rib, and a lump of cartilage with its label 60 mm in front that is larger; a rib in two
+    long halves, one of them far from where it was predicted, keeps both."""
+    stub, lump = lump_of((7.5, 5.0, 5.0), (0.0, 0.0, 0.0)), lump_of((6.0, 8.0, 8.0), (0.0, -60.0, 0.0))
+    half, other = lump_of((30.0, 5.0, 5.0), (0.0, 200.0, 0.0)), lump_of((30.0, 5.0, 5.0), (70.0, 230.0, 0.0))
+    mesh = join({5: joined(half, other), 11: joined(stub, lump)})
+    target = sample_target(mesh, np.array([5, 11]), 400, 800)
+    predicted = [half[0], stub[0] + [3.0, 2.0, -2.0]]
+    left = elsewhere(target, predicted)
+    assert np.abs(left.points[1][:, 1]).max() < 10.0, "only the stub, none of the lump"
+    assert np.abs(left.dense[1][:, 1]).max() < 10.0
+    np.testing.assert_array_equal(left.points[0], target.points[0])
+    assert elsewhere(left, predicted) is left
+
+
+def test_the_other_side_tells_as_much_as_the_sides_are_alike() -> None:
+    """Left ribs lie 8 mm on, right ones 8 mm back: neighbours of the own side count. Where both sides are 8 mm on, both
+    do; taken as one, each side was told 0-2 mm."""
+    levels, right = np.tile(np.arange(8), 2), np.arange(16) > 7
+    sd, pinned = np.full((16, 5), 2.0), np.ones(16, bool)
+    unlike = np.where(right, -8.0, 8.0)[:, None] * np.ones(5)
+    assert (of_neighbours(unlike, sd, pinned, levels, right) * np.sign(unlike)).min() > 4.0
+    assert of_neighbours(np.abs(unlike), sd, pinned, levels, right).min() > 6.0
+    assert between_sides(np.abs(unlike), sd, levels, pinned).max() == 0.0
+
+
 def test_ribs_go_on_lengthening_from_level_to_level() -> None:
     """Ribs 1-8 that are longer by 2 % more at every level: ninths to elevenths are taken to go on so, if not quite; the
     mean of those nearby would be 2.7, 4.4 and 6 % too short."""
@@ -142,16 +183,28 @@ def test_ribs_go_on_lengthening_from_level_to_level() -> None:
     rest = 300.0 - 6.0 * (levels - 6.0) ** 2
     parts = tuple(SimpleNamespace(length=x) for x in rest)
     true = 1.0 + 0.02 * levels
-    whole = levels < 8
-    found, sd = usual_stretch(parts, levels, np.where(whole, rest * true, np.nan), whole)
+    whole, right = levels < 8, np.arange(24) > 11
+    found, sd = usual_stretch(parts, levels, right, np.where(whole, rest * true, np.nan), whole)
     assert np.abs(found / true - 1)[levels < 8].max() < 0.01
     for level, limit in ((8, 0.015), (9, 0.03), (10, 0.05)):
         assert np.abs(found / true - 1)[levels == level].max() < limit
     assert (np.diff(sd[7:12]) > 0).all(), "farther from known ribs less is known"
     assert (np.abs(np.log(found / true)) < 2 * sd).all()
-    nothing = usual_stretch(parts, levels, rest, levels < 0)
+    nothing = usual_stretch(parts, levels, right, rest, levels < 0)
     assert (nothing[0] == 1.0).all()
     assert np.isinf(nothing[1]).all()
+
+
+def test_a_side_that_is_longer_is_so_below_too() -> None:
+    """Left ribs 1-7 are 8 % longer against the template than right ones: so are the left ones that the scan cuts. What
+    both sides share says nothing of it: it put them 4 % too short and too long."""
+    levels, right = np.tile(np.arange(12), 2), np.arange(24) > 11
+    parts = tuple(SimpleNamespace(length=200.0) for _ in levels)
+    true, whole = np.where(right, 0.96, 1.04), levels < 7
+    found, sd = usual_stretch(parts, levels, right, np.where(whole, 200.0 * true, np.nan), whole)
+    for level, limit in ((7, 0.012), (8, 0.018), (9, 0.025)):
+        assert np.abs(found / true - 1)[levels == level].max() < limit
+    assert (np.abs(np.log(found / true)) < 2 * sd).all()
 
 
 def test_known_warp_is_found(prepared: Prepared, template: Mesh, target: Mesh) -> None:

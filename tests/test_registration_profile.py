@@ -87,13 +87,13 @@ def test_a_rib_that_stands_out_is_doubted_and_its_neighbours_are_not() -> None:
 
 
 def test_a_rib_without_marks_is_shifted_as_those_around_it() -> None:
-    levels = np.array([*range(5), *range(5)])
+    levels, right = np.array([*range(5), *range(5)]), np.arange(10) > 4
     shifts, sd = np.full((10, 4), 6.0), np.full((10, 4), 1.5)
     shifts[2], sd[2] = 0.0, 5.0  # it has no mark: even, and unsure
-    usual = of_neighbours(shifts, sd, np.ones(10, bool), levels)
+    usual = of_neighbours(shifts, sd, np.ones(10, bool), levels, right)
     assert (abs(usual[2] - 6.0) < 0.3).all()  # drawn to even spacing by next to nothing
     assert (abs(usual[7] - 6.0) < 1.5).all()  # its opposite number counts, but little
-    assert (of_neighbours(shifts, sd, np.zeros(10, bool), levels) == 0).all()  # nothing known: even
+    assert (of_neighbours(shifts, sd, np.zeros(10, bool), levels, right) == 0).all()  # nothing known: even
 
 
 def test_the_cut_of_a_short_piece_does_not_make_its_head_a_cut_too() -> None:

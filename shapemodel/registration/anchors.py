@@ -96,7 +96,7 @@ def anchors(
         usable[:, e] = agree(pulls[:, e], usable[:, e], levels, right, DISAGREE_MM[end])
     there &= showed  # an end that was made up, an image of the other side's, tells of others only
     usable &= showed
-    stretch, unsure = usual_stretch(parts, levels, length, np.asarray(usable.all(1)))
+    stretch, unsure = usual_stretch(parts, levels, right, length, np.asarray(usable.all(1)))
     lost = beyond(parts, length, stretch, ~near[:, 0] & near[:, 1], len(y))
     held, sound = list(zip(parts, found, usable, strict=True)), there.astype(np.int64) + usable
     if plate is not None:
@@ -104,7 +104,7 @@ def anchors(
         held.append((plate[0], r, known))
         sound = np.vstack([sound, 2 * known])
         stretch, unsure = np.append(stretch, 1.0), np.append(unsure, np.inf)
-        levels = np.append(levels, ALONE)
+        levels, right = np.append(levels, ALONE), np.append(right, False)
     count = len(STATIONS) + 2
     vertex = np.zeros((len(held), count, TIP), np.int64)
     direction, goal = np.zeros((2, len(held), count, 3))
@@ -122,7 +122,7 @@ def anchors(
         sd[i, [0, -1]] = np.where(known, END_MM, np.inf)
         goal[i] = now + direction[i] * way[:, None]
     if marks is not None:
-        shown = stations(marks, [r for _, r, _ in held], sound, (stretch, unsure), levels)
+        shown = stations(marks, [r for _, r, _ in held], sound, (stretch, unsure), levels, right)
         for i, own in enumerate(doubted(shown, levels)):
             if own is not None:
                 goal[i, 1:-1], direction[i, 1:-1], sd[i, 1:-1] = own.goals()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,14 @@ SMOOTHINGS = 4
 LEAST_SAMPLES = 100
 """A rib with fewer samples of real surface says nothing of its length."""
 
-LIKE_LEVELS, STRETCH_SD, STRETCH_NOISE = 8.0, 0.075, 0.01
+LIKE_LEVELS, STRETCH_SD = 8.0, 0.075
 """Logarithms of how much longer one person's ribs are than another's change slowly from level to level: a Gaussian
-process (Matern 3/2) of this length in levels and standard deviation, and what a single rib differs by. From ribs 1-8,
-ribs 9-11 of phantoms are told to 1.1, 2.1 and 3.5 % (the mean of ribs nearby: 3.5, 4.6, 6.6)."""
+process (Matern 3/2) of this length in levels and standard deviation. From ribs 1-8, ribs 9-11 of phantoms are told to
+1.1, 2.1 and 3.5 % (the mean of ribs nearby: 3.5, 4.6, 6.6)."""
+
+SIDES_SD, SINGLE_SD = (0.01, 0.03, 0.06), (0.01, 0.02, 0.04)
+"""By how much the two sides may differ from what they share, and a single rib from those around it. Which of these it
+is, the whole ribs of the person say: two sides of one are alike to a percent, of the other only to ten."""
 
 SIZE_SD = 0.3
 """Standard deviation of the logarithm of the size of one thorax against another's."""
@@ -303,21 +308,37 @@ def agree(
 
 
 def usual_stretch(
-    parts: tuple[Shaft, ...], levels: NDArray[np.int64], length: NDArray, whole: NDArray[np.bool_]
+    parts: tuple[Shaft, ...],
+    levels: NDArray[np.int64],
+    right: NDArray[np.bool_],
+    length: NDArray,
+    whole: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(R,) by how much ribs are longer than the template's, and (R,) the standard deviation of the logarithm of that.
 
-    By the ``whole`` ones (R,) of both sides, whose ``length`` (R,) is known, and their levels (R,); 1 and infinite
-    where there are too few to tell (Rasmussen and Williams 2006, eq. 2.23 and 2.24).
+    By the ``whole`` ones (R,), whose ``length`` (R,) is known, and all levels and sides; 1 and infinite where there
+    are too few to tell (Rasmussen and Williams 2006, eq. 2.23, 2.24). How alike sides and neighbours are is averaged
+    over by what each way of it makes of the whole ribs (eq. 2.30).
     """
     if whole.sum() < 3:
         return np.ones(len(parts)), np.full(len(parts), np.inf)
     rest = np.array([s.length for s in parts])
+    log = np.log(length[whole] / rest[whole])
     apart = np.sqrt(3.0) * np.abs(levels[:, None] - levels[None, whole]) / LIKE_LEVELS
-    alike = STRETCH_SD**2 * (1.0 + apart) * np.exp(-apart) + SIZE_SD**2
-    known = np.linalg.inv(alike[whole] + STRETCH_NOISE**2 * np.eye(int(whole.sum())))
-    left = STRETCH_SD**2 + SIZE_SD**2 + STRETCH_NOISE**2 - ((alike @ known) * alike).sum(1)
-    return np.exp(alike @ known @ np.log(length[whole] / rest[whole])), np.sqrt(np.maximum(left, 0.0))
+    smooth, same = (1.0 + apart) * np.exp(-apart), right[:, None] == right[None, whole]
+    told: list[tuple[float, NDArray[np.float64], NDArray[np.float64]]] = []
+    for sides, single in product(SIDES_SD, SINGLE_SD):
+        alike = (STRETCH_SD**2 - sides**2 * ~same) * smooth + SIZE_SD**2
+        between = alike[whole] + single**2 * np.eye(len(log))
+        known = np.linalg.inv(between)
+        evidence = -0.5 * (log @ known @ log + np.linalg.slogdet(between)[1])
+        left = STRETCH_SD**2 + SIZE_SD**2 + single**2 - ((alike @ known) * alike).sum(1)
+        told.append((float(evidence), alike @ known @ log, left))
+    weight = np.exp([e - max(t[0] for t in told) for e, _, _ in told])
+    weight /= weight.sum()
+    means, lefts = (np.stack([t[k] for t in told]) for k in (1, 2))
+    mean = weight @ means
+    return np.exp(mean), np.sqrt(np.maximum(weight @ (lefts + (means - mean) ** 2), 0.0))
 
 
 def beyond(

@@ -26,7 +26,7 @@ from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.soft import Cloud, soft_assign, thin
 from shapemodel.registration.start import Similarity, check_target, exchange, place, swapped
 from shapemodel.registration.stations import Marks, marks
-from shapemodel.registration.target import EDGE_MM, Target, inside, move, sample_target
+from shapemodel.registration.target import EDGE_MM, Target, elsewhere, inside, move, sample_target
 from shapemodel.registration.visible import visibility
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,12 @@ def scene(prepared: Prepared, target: Target, start: Similarity) -> Scene:
     plate = prepared.plate
     sternum = None if plate is None else (plate, rib_surfaces((plate,), target)[0])
     return Scene(prepared, target, start, trees(target), members, ribs, sternum)
+
+
+def cleared(s: Scene, y: Points) -> Scene:
+    """The scene without pieces that cannot be of the bone whose label they have, whose vertices are at ``y`` (V, 3)."""
+    target = elsewhere(s.target, [y[ids] for ids in s.members])
+    return s if target is s.target else scene(s.prepared, target, s.start)
 
 
 def shown(s: Scene) -> tuple[list[Shaft], list[RibSurface]]:
@@ -300,7 +306,9 @@ def register(template: Mesh | Prepared, target: Mesh, *, settings: RegistrationS
         pairs = swapped(prepared, placed)
         s = scene(prepared, exchange(placed, pairs), start)
         soft = stage_a(s, settings)
-        m = marks(prepared.markings, *shown(s), deformed(s, soft), start.scale)
+        y = deformed(s, soft)
+        s = cleared(s, y)
+        m = marks(prepared.markings, *shown(s), y, start.scale)
         field, change, share = stage_bones(s, stage_b(s, soft, m, settings), m, settings)
         smooth = deformed(s, field)
         y = start.inverse(stage_fine(s, smooth, settings))

@@ -180,13 +180,32 @@ class Places:
         return self.size * line.point(place), line.tangents[line.piece(place)], np.where(found, self.size * sd, np.inf)
 
 
-def of_neighbours(
-    shift: NDArray[np.float64], sd: NDArray[np.float64], pinned: NDArray[np.bool_], levels: NDArray[np.int64]
+def between_sides(
+    shift: NDArray[np.float64], sd: NDArray[np.float64], levels: NDArray[np.int64], pinned: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(R, n) mean shift of the other ribs of both sides near the level (R,) of each, from those that are ``pinned``."""
+    """(n,) mean squared difference, mm2, of the shifts of two ribs of a level, beyond what their doubt explains."""
+    one, two = np.nonzero(np.triu((levels[:, None] == levels) & np.outer(pinned, pinned), 1))
+    if not len(one):
+        return np.zeros(shift.shape[1])
+    left = (shift[one] - shift[two]) ** 2 - sd[one] ** 2 - sd[two] ** 2
+    return np.asarray(np.maximum(left.mean(0), 0.0))
+
+
+def of_neighbours(
+    shift: NDArray[np.float64],
+    sd: NDArray[np.float64],
+    pinned: NDArray[np.bool_],
+    levels: NDArray[np.int64],
+    right: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """(R, n) mean shift of the other ribs near the level (R,) of each, from those that are ``pinned``.
+
+    Those of the other side tell as much as the two sides of this person are alike.
+    """
     apart = np.abs(levels[:, None] - levels)
     near = (apart <= ALIKE_LEVELS) & pinned & ~np.eye(len(levels), dtype=bool)
-    firm = near[..., None] / (sd**2 + (ALIKE_MM + apart[..., None]) ** 2)
+    across = (right[:, None] != right)[..., None] * between_sides(shift, sd, levels, pinned)
+    firm = near[..., None] / (sd**2 + (ALIKE_MM + apart[..., None]) ** 2 + across)
     return np.asarray(np.einsum("ijn,jn->in", firm, shift) / (firm.sum(1) + 1.0 / USUAL_MM**2))
 
 
@@ -196,8 +215,9 @@ def stations(
     sound: NDArray[np.int64],
     stretch: tuple[NDArray[np.float64], NDArray[np.float64]],
     levels: NDArray[np.int64],
+    right: NDArray[np.bool_],
 ) -> list[Places | None]:
-    """Those of all n shafts, of these ``levels`` (n,), at what is ``found`` of each at the present fit.
+    """Those of all n shafts, of these ``levels`` (n,) and sides (n,), at what is ``found`` of each at the present fit.
 
     ``sound`` (n, 2) says how much the ends of each are believed (an index of ``LOOSE_MM``); a rib with an end that is
     cut has ``stretch`` times its length, give or take (both (n,)). A shift is looked for about even spacing first,
@@ -225,7 +245,7 @@ def stations(
     table = unlike(m.ours.relief, m.theirs.relief, lengths, start)
     mean, sd, variance = shift(*about(table, np.zeros((len(m.rib), ROWS))), length, loose)
     for _ in range(PASSES):
-        usual = of_neighbours(mean, sd, pinned, rib_levels)
+        usual = of_neighbours(mean, sd, pinned, rib_levels, right[m.rib])
         change, sd, variance = shift(*about(table, usual), length, loose, variance)
         mean = usual + change
     u = np.linspace(0.0, 1.0, ROWS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from shapemodel.anatomy import RIBS, STERNUM
 from shapemodel.mesh import Mesh, Points, face_normals, vertex_normals
@@ -33,6 +35,10 @@ FLAT_MM = 0.15
 CRUMB = 0.15
 """A piece with less than this part of its bone's area is calcified cartilage or a labelling fault, not bone."""
 
+SHORT_MM, ELSEWHERE_MM, NEXT_MM = 40.0, 10.0, 4.0
+"""A piece that is shorter, and so much farther from where its bone is predicted than another of its pieces, is not of
+that bone; points of it are farther than the last from all others."""
+
 CUT_AREA, CUT_EDGES = (75.0, 75.0, 30.0), 30
 """mm2 of flat cut by axis, or vertices on open edges, at an end of the mesh that make it a face of the scan. The sides
 of whole chests have up to 45 mm2 of such, their tops and lowest tips 4."""
@@ -46,6 +52,7 @@ class Target:
     ----------
     points, normals : (B, S, 3), mm and unit; solid : (B, S) real surface, neither cut nor open edge
     main : (B, S) solid and not part of a crumb
+    piece : (B, S) number of the piece of surface that it is on
     dense : B times (k, 3), points of ribs as of ``main``, twice as many and more; of other bones none
     present : (B,) the bone is there
     center : (B, 3) centroid of its surface; whole : (B,) it touches no face of the scan
@@ -56,6 +63,7 @@ class Target:
     normals: NDArray[np.float64]
     solid: NDArray[np.bool_]
     main: NDArray[np.bool_]
+    piece: NDArray[np.int64]
     dense: tuple[Points, ...]
     present: NDArray[np.bool_]
     center: NDArray[np.float64]
@@ -151,12 +159,12 @@ def draw(vertices: Points, faces: NDArray[np.int64], count: int) -> tuple[NDArra
     return face, np.column_stack([1 - r, r * (1 - v), r * v])
 
 
-def crumbs(mesh: Mesh, around: sp.csr_matrix) -> NDArray[np.bool_]:
-    """(n,) vertices of pieces with less than ``CRUMB`` of their bone's vertices."""
+def pieces(mesh: Mesh, around: sp.csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(n,) number of the connected piece of its bone that each vertex is on, and whether that has less than ``CRUMB``
+    of the bone's vertices."""
     _, piece = connected_components(around, directed=False)
-    piece = piece * 256 + mesh.bone
-    _, own, count = np.unique(piece, return_inverse=True, return_counts=True)
-    return np.asarray(count[own] < CRUMB * np.bincount(mesh.bone, minlength=256)[mesh.bone])
+    _, own, count = np.unique(piece * 256 + mesh.bone, return_inverse=True, return_counts=True)
+    return own, count[own] < CRUMB * np.bincount(mesh.bone, minlength=256)[mesh.bone]
 
 
 def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int = 0) -> Target:
@@ -176,10 +184,11 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
         normals = 0.5 * (normals + around @ normals)
     within = inside(mesh.vertices, fov, EDGE_MM)
     solid = (rough == 0) & within
-    main = solid & ~crumbs(mesh, around)
+    number, crumb = pieces(mesh, around)
+    main = solid & ~crumb
     shape = (len(labels), count)
     p, m = np.zeros((*shape, 3)), np.zeros((*shape, 3))
-    s, t = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    s, t, q = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
     center = np.zeros((len(labels), 3))
     present, whole = np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
     owner = mesh.bone[mesh.faces[:, 0]] if len(mesh.faces) else np.zeros(0, np.uint8)
@@ -194,6 +203,7 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
         m[b] = np.einsum("sk,skd->sd", bary, normals[corner])
         s[b] = solid[corner].all(1)
         t[b] = main[corner].all(1)
+        q[b] = number[corner[:, 0]]
         present[b] = t[b].any()
         center[b] = p[b].mean(0)
         whole[b] = within[faces].all()
@@ -202,7 +212,36 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
             real = main[faces[face]].all(1)
             fine[b] = np.einsum("sk,skd->sd", bary[real], mesh.vertices[faces[face[real]]])
     m /= np.maximum(np.linalg.norm(m, axis=-1, keepdims=True), 1e-9)
-    return Target(p, m, s, t, tuple(fine), present, center, whole, fov)
+    return Target(p, m, s, t, q, tuple(fine), present, center, whole, fov)
+
+
+def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
+    """The target without short pieces that lie far from where their bone is predicted, by the vertices ``bones`` of
+    each, while another piece of it does not.
+
+    Calcified cartilage and slices of a neighbour with a rib's label are no more than crumbs of most ribs, but as much
+    as a scan shows of one that it cuts at the root: such a rib was put where the other piece lies.
+    """
+    out = {k: getattr(target, k).copy() for k in ("points", "normals", "solid", "main", "piece")}
+    dense, changed = list(target.dense), False
+    for b in np.flatnonzero(target.present).tolist():
+        number, own = np.unique(target.piece[b], return_inverse=True)
+        if len(number) < 2:
+            continue
+        away = cKDTree(bones[b]).query(target.points[b])[0]
+        far = np.array([np.median(away[own == k]) for k in range(len(number))])
+        size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
+        real = np.array([target.main[b][own == k].any() for k in range(len(number))])
+        lost = (size < SHORT_MM) & (far > far[real].min() + ELSEWHERE_MM)
+        if not lost.any():
+            continue
+        changed = True
+        gone, kept = np.flatnonzero(lost[own]), np.flatnonzero(~lost[own])
+        for values in out.values():
+            values[b, gone] = values[b, kept[np.arange(len(gone)) % len(kept)]]
+        if len(dense[b]):
+            dense[b] = dense[b][cKDTree(out["points"][b]).query(dense[b])[0] < NEXT_MM]
+    return replace(target, dense=tuple(dense), **out) if changed else target
 
 
 def move(target: Target, scale: float, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Target:
