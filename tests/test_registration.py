@@ -165,6 +165,22 @@ def test_a_piece_far_from_its_bone_is_not_of_it() -> None:
     assert elsewhere(left, predicted) is left
 
 
+def test_what_a_scan_shows_of_a_rib_cut_at_its_root_is_trusted() -> None:
+    """Of the last 6 mm of a rib nearly every vertex lies within three rings of the cut edge, and next to nothing of it
+    was trusted. A longer piece keeps its distance from the edge."""
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    v, faces = np.asarray(ball.vertices) * (10.0, 5.0, 5.0), np.asarray(ball.faces, np.int64)
+    shown = {}
+    for label, length in ((12, 6.0), (11, 10.0)):
+        keep = (v[faces][:, :, 0] > 10.0 - length).all(1)
+        shown[label] = (v + [0.0, 30.0 * label, 0.0], faces[keep])
+    target = sample_target(join(shown), np.array([11, 12]), 400)
+    near_cut = target.points[0][:, 0] < 1.0
+    assert not target.solid[0][near_cut].any()
+    assert 0.4 < target.solid[1].mean() < 0.6  # 0.17 by three rings
+    assert target.present.all()
+
+
 def test_the_other_side_tells_as_much_as_the_sides_are_alike() -> None:
     """Left ribs lie 8 mm on, right ones 8 mm back: neighbours of the own side count. Where both sides are 8 mm on, both
     do; taken as one, each side was told 0-2 mm."""

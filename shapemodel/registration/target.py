@@ -20,6 +20,10 @@ EDGE_MM = 1.5
 EDGE_RINGS = 3
 """Rings of vertices about an open edge that are not trusted: the surface rounds off there."""
 
+LITTLE = 0.25
+"""Of a bone of whose surface less than this part would be left only the vertices next to an edge are not trusted: a rib
+of which a scan shows 10 mm is hardly more than its edge."""
+
 NORMAL_PASSES = 4
 """Umbrella passes over the normals: about 2 mm on a marching-cubes surface, as smooth as a template's."""
 
@@ -178,12 +182,16 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
     border[mesh.faces[mixed]] = True
     around = neighbour_matrix(mesh.faces, n)
     rough, normals = border.astype(float), vertex_normals(mesh.vertices, mesh.faces)
+    next_to = np.maximum(rough, around @ rough)
     for _ in range(EDGE_RINGS):
         rough = np.maximum(rough, around @ rough)
     for _ in range(NORMAL_PASSES):
         normals = 0.5 * (normals + around @ normals)
     within = inside(mesh.vertices, fov, EDGE_MM)
     solid = (rough == 0) & within
+    owner = mesh.bone[mesh.faces[:, 0]]
+    little = np.bincount(owner, solid[mesh.faces].all(1), 256) < LITTLE * np.bincount(owner, minlength=256)
+    solid |= little[mesh.bone] & (next_to == 0) & within
     number, crumb = pieces(mesh, around)
     main = solid & ~crumb
     shape = (len(labels), count)
@@ -191,7 +199,6 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
     s, t, q = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.int64)
     center = np.zeros((len(labels), 3))
     present, whole = np.zeros(len(labels), dtype=bool), np.zeros(len(labels), dtype=bool)
-    owner = mesh.bone[mesh.faces[:, 0]] if len(mesh.faces) else np.zeros(0, np.uint8)
     fine = [np.zeros((0, 3)) for _ in labels]
     for b, label in enumerate(labels):
         faces = mesh.faces[owner == label]
@@ -231,8 +238,8 @@ def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
         away = cKDTree(bones[b]).query(target.points[b])[0]
         far = np.array([np.median(away[own == k]) for k in range(len(number))])
         size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
-        real = np.array([target.main[b][own == k].any() for k in range(len(number))])
-        lost = (size < SHORT_MM) & (far > far[real].min() + ELSEWHERE_MM)
+        bone = np.bincount(own) >= CRUMB * len(own)
+        lost = (size < SHORT_MM) & (far > far[bone].min() + ELSEWHERE_MM)
         if not lost.any():
             continue
         changed = True
