@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,12 +12,8 @@ A, B = VERTEBRAE[3], VERTEBRAE[4]
 
 
 @pytest.fixture(scope="module")
-def joints():
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "segmentation_joints.py"
-    spec = importlib.util.spec_from_file_location("segmentation_joints", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def joints(benchmark_script):
+    return benchmark_script("segmentation_joints")
 
 
 def bar(first: int, second: int, gap: int = 0) -> np.ndarray:

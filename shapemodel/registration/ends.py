@@ -326,19 +326,18 @@ def usual_stretch(
     log = np.log(length[whole] / rest[whole])
     apart = np.sqrt(3.0) * np.abs(levels[:, None] - levels[None, whole]) / LIKE_LEVELS
     smooth, same = (1.0 + apart) * np.exp(-apart), right[:, None] == right[None, whole]
-    told: list[tuple[float, NDArray[np.float64], NDArray[np.float64]]] = []
+    evidence, means, lefts = [], [], []
     for sides, single in product(SIDES_SD, SINGLE_SD):
         alike = (STRETCH_SD**2 - sides**2 * ~same) * smooth + SIZE_SD**2
         between = alike[whole] + single**2 * np.eye(len(log))
         known = np.linalg.inv(between)
-        evidence = -0.5 * (log @ known @ log + np.linalg.slogdet(between)[1])
-        left = STRETCH_SD**2 + SIZE_SD**2 + single**2 - ((alike @ known) * alike).sum(1)
-        told.append((float(evidence), alike @ known @ log, left))
-    weight = np.exp([e - max(t[0] for t in told) for e, _, _ in told])
+        evidence.append(-0.5 * (log @ known @ log + np.linalg.slogdet(between)[1]))
+        means.append(alike @ known @ log)
+        lefts.append(STRETCH_SD**2 + SIZE_SD**2 + single**2 - ((alike @ known) * alike).sum(1))
+    weight = np.exp(np.array(evidence) - max(evidence))
     weight /= weight.sum()
-    means, lefts = (np.stack([t[k] for t in told]) for k in (1, 2))
     mean = weight @ means
-    return np.exp(mean), np.sqrt(np.maximum(weight @ (lefts + (means - mean) ** 2), 0.0))
+    return np.exp(mean), np.sqrt(np.maximum(weight @ (np.array(lefts) + (np.array(means) - mean) ** 2), 0.0))
 
 
 def beyond(

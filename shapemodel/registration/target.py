@@ -182,8 +182,8 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
     border[mesh.faces[mixed]] = True
     around = neighbour_matrix(mesh.faces, n)
     rough, normals = border.astype(float), vertex_normals(mesh.vertices, mesh.faces)
-    next_to = np.maximum(rough, around @ rough)
-    for _ in range(EDGE_RINGS):
+    next_to = rough = np.maximum(rough, around @ rough)
+    for _ in range(EDGE_RINGS - 1):
         rough = np.maximum(rough, around @ rough)
     for _ in range(NORMAL_PASSES):
         normals = 0.5 * (normals + around @ normals)
@@ -229,8 +229,8 @@ def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
     Calcified cartilage and slices of a neighbour with a rib's label are no more than crumbs of most ribs, but as much
     as a scan shows of one that it cuts at the root: such a rib was put where the other piece lies.
     """
-    out = {k: getattr(target, k).copy() for k in ("points", "normals", "solid", "main", "piece")}
-    dense, changed = list(target.dense), False
+    count = target.points.shape[1]
+    take, dense = np.tile(np.arange(count), (len(target.present), 1)), list(target.dense)
     for b in np.flatnonzero(target.present).tolist():
         number, own = np.unique(target.piece[b], return_inverse=True)
         if len(number) < 2:
@@ -239,16 +239,18 @@ def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
         far = np.array([np.median(away[own == k]) for k in range(len(number))])
         size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
         bone = np.bincount(own) >= CRUMB * len(own)
-        lost = (size < SHORT_MM) & (far > far[bone].min() + ELSEWHERE_MM)
+        lost = ((size < SHORT_MM) & (far > far[bone].min() + ELSEWHERE_MM))[own]
         if not lost.any():
             continue
-        changed = True
-        gone, kept = np.flatnonzero(lost[own]), np.flatnonzero(~lost[own])
-        for values in out.values():
-            values[b, gone] = values[b, kept[np.arange(len(gone)) % len(kept)]]
+        kept = np.flatnonzero(~lost)
+        take[b, lost] = kept[np.arange(count - len(kept)) % len(kept)]
         if len(dense[b]):
-            dense[b] = dense[b][cKDTree(out["points"][b]).query(dense[b])[0] < NEXT_MM]
-    return replace(target, dense=tuple(dense), **out) if changed else target
+            dense[b] = dense[b][cKDTree(target.points[b, kept]).query(dense[b])[0] < NEXT_MM]
+    if (take == np.arange(count)).all():
+        return target
+    row = np.arange(len(take))[:, None]
+    sampled = {k: getattr(target, k)[row, take] for k in ("points", "normals", "solid", "main", "piece")}
+    return replace(target, dense=tuple(dense), **sampled)
 
 
 def move(target: Target, scale: float, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Target:
