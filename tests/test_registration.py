@@ -163,6 +163,10 @@ def test_a_piece_far_from_its_bone_is_not_of_it() -> None:
     assert np.abs(left.dense[1][:, 1]).max() < 10.0
     np.testing.assert_array_equal(left.points[0], target.points[0])
     assert elsewhere(left, predicted) is left
+    astray = elsewhere(target, [half[0], stub[0] + [3.0, 60.0, -2.0]])
+    assert astray.present.tolist() == [True, False], "neither piece can be of that rib"
+    assert not astray.main[1].any()
+    assert not len(astray.dense[1])
 
 
 def test_what_a_scan_shows_of_a_rib_cut_at_its_root_is_trusted() -> None:

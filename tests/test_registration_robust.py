@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cage import SMALL, rib_path, tube, warp
-from test_registration import error, without
+from test_registration import error, joined, lump_of, without
 
 from shapemodel.correspondence import Registration, refuse
-from shapemodel.mesh import Mesh, join
+from shapemodel.mesh import Mesh, face_normals, join
 from shapemodel.reasons import StudyError
 from shapemodel.registration import Prepared
 from shapemodel.registration import register as register_fully
@@ -126,6 +126,20 @@ def test_surfaces_turned_inside_out_are_turned_back(prepared: Prepared, target: 
     assert not code
     assert fitted is not None
     assert error(fitted.vertices, prepared.mesh).mean() < FAIR_MM
+
+
+def test_pieces_are_turned_back_each_by_itself() -> None:
+    """The root of a rib that the scan cuts, a lump of cartilage 90 mm in front of it that is turned inside out, and a
+    cavity, whose normals point into it: from the middle of all three the root seemed inside out, and was fitted so."""
+    root, lump = lump_of((12.0, 6.0, 6.0), (0.0, 0.0, 0.0)), lump_of((7.0, 7.0, 7.0), (0.0, -90.0, 0.0))
+    shown = root[0], root[1][(root[0][root[1]][:, :, 0] > 0).all(1)]
+    hollow = lump_of((3.0, 2.0, 2.0), (6.0, 0.0, 0.0))
+    cavity = hollow[0], hollow[1][:, ::-1]
+    right = join({11: joined(joined(shown, cavity), lump)})
+    mixed = join({11: joined(joined(shown, cavity), (lump[0], lump[1][:, ::-1]))})
+    normals = [face_normals(m.vertices, m.faces) for m in (right, sound(right), sound(mixed))]
+    np.testing.assert_allclose(normals[1], normals[0])
+    np.testing.assert_allclose(normals[2], normals[0])
 
 
 def test_one_side_alone_is_survived_or_refused(prepared: Prepared, target: Mesh) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from shapemodel.anatomy import MODEL_LABELS
@@ -85,20 +87,33 @@ def sound(target: Mesh) -> Mesh:
     f = f[~flat]
     used = np.zeros(len(v), dtype=bool)
     used[f] = True
-    inward = np.isin(bone[f[:, 0]], turned_in(v, f, bone))
+    inward = turned_in(v, f, bone)
     if used.all() and not flat.any() and not inward.any() and v is target.vertices:
         return target
     f = np.where(inward[:, None], f[:, ::-1], f)
     return Mesh(v[used], (np.cumsum(used) - 1)[f], bone[used], target.fov)
 
 
-def turned_in(v: Points, f: Faces, bone: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Labels of the bones whose volume, measured from their centre, is negative; cut surfaces may be open."""
-    own = bone[f[:, 0]]
-    count = np.maximum(np.bincount(bone, minlength=256), 1)
-    center = np.stack([np.bincount(bone, v[:, k], minlength=256) for k in range(3)], 1) / count[:, None]
-    away = v[f[:, 0]] - center[own]
-    return np.flatnonzero(np.bincount(own, (away * face_normals(v, f)).sum(1), minlength=256) < 0)
+def turned_in(v: Points, f: Faces, bone: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(F,) triangles of pieces whose volume, measured from their own middle, is negative; cut surfaces may be open.
+
+    Pieces and not bones: from far away, as from between a rib's root and a lump of cartilage at its front, an open
+    surface has any volume. A piece within another of its bone is a cavity, and right as it is.
+    """
+    edges = np.concatenate([f[:, :2], f[:, 1:]])
+    edges = edges[bone[edges[:, 0]] == bone[edges[:, 1]]]
+    linked = sp.coo_matrix((np.ones(len(edges), dtype=bool), edges.T), (len(v), len(v)))
+    piece = connected_components(linked, directed=False)[1]
+    order = np.argsort(piece, kind="stable")
+    first = np.flatnonzero(np.diff(piece[order], prepend=-1))
+    low, high, mean = (r(v[order], first) for r in (np.minimum.reduceat, np.maximum.reduceat, np.add.reduceat))
+    mean /= np.diff(first, append=len(v))[:, None]
+    own, owner = piece[f[:, 0]], bone[order[first]]
+    volume = np.bincount(own, ((v[f[:, 0]] - mean[own]) * face_normals(v, f)).sum(1), minlength=len(first))
+    inward = volume < 0
+    for k in np.flatnonzero(inward):
+        inward[k] = not ((owner == owner[k]) & (low < low[k]).all(1) & (high > high[k]).all(1)).any()
+    return np.asarray(inward[own])
 
 
 def prepare(template: Mesh, *, prior: PriorSettings | None = None) -> Prepared:

@@ -39,9 +39,9 @@ FLAT_MM = 0.15
 CRUMB = 0.15
 """A piece with less than this part of its bone's area is calcified cartilage or a labelling fault, not bone."""
 
-SHORT_MM, ELSEWHERE_MM, NEXT_MM = 40.0, 10.0, 4.0
-"""A piece that is shorter, and so much farther from where its bone is predicted than another of its pieces, is not of
-that bone; points of it are farther than the last from all others."""
+SHORT_MM, ELSEWHERE_MM, ASTRAY_MM, NEXT_MM = 40.0, 10.0, 25.0, 4.0
+"""A piece that is shorter, and so much farther from where its bone is predicted than another of its pieces, or farther
+than the third from there, is not of that bone; points of it are farther than the last from all others."""
 
 CUT_AREA, CUT_EDGES = (75.0, 75.0, 30.0), 30
 """mm2 of flat cut by axis, or vertices on open edges, at an end of the mesh that make it a face of the scan. The sides
@@ -224,33 +224,40 @@ def sample_target(mesh: Mesh, labels: NDArray[np.int64], count: int, dense: int 
 
 def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
     """The target without short pieces that lie far from where their bone is predicted, by the vertices ``bones`` of
-    each, while another piece of it does not.
+    each, while another piece of it does not, or so far that they cannot be of it; the bone is absent if none is left.
 
     Calcified cartilage and slices of a neighbour with a rib's label are no more than crumbs of most ribs, but as much
     as a scan shows of one that it cuts at the root: such a rib was put where the other piece lies.
     """
     count = target.points.shape[1]
-    take, dense = np.tile(np.arange(count), (len(target.present), 1)), list(target.dense)
+    take, dense, present = (
+        np.tile(np.arange(count), (len(target.present), 1)),
+        list(target.dense),
+        target.present.copy(),
+    )
     for b in np.flatnonzero(target.present).tolist():
         number, own = np.unique(target.piece[b], return_inverse=True)
-        if len(number) < 2:
-            continue
         away = cKDTree(bones[b]).query(target.points[b])[0]
         far = np.array([np.median(away[own == k]) for k in range(len(number))])
         size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
         bone = np.bincount(own) >= CRUMB * len(own)
-        lost = ((size < SHORT_MM) & (far > far[bone].min() + ELSEWHERE_MM))[own]
+        lost = ((size < SHORT_MM) & (far > min(far[bone].min() + ELSEWHERE_MM, ASTRAY_MM)))[own]
         if not lost.any():
             continue
         kept = np.flatnonzero(~lost)
+        present[b] = target.main[b, kept].any()
+        if not present[b]:
+            dense[b] = dense[b][:0]
+            continue
         take[b, lost] = kept[np.arange(count - len(kept)) % len(kept)]
         if len(dense[b]):
             dense[b] = dense[b][cKDTree(target.points[b, kept]).query(dense[b])[0] < NEXT_MM]
-    if (take == np.arange(count)).all():
+    if (present == target.present).all() and (take == np.arange(count)).all():
         return target
     row = np.arange(len(take))[:, None]
     sampled = {k: getattr(target, k)[row, take] for k in ("points", "normals", "solid", "main", "piece")}
-    return replace(target, dense=tuple(dense), **sampled)
+    sampled["main"] &= present[:, None]
+    return replace(target, dense=tuple(dense), present=present, **sampled)
 
 
 def move(target: Target, scale: float, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Target:
