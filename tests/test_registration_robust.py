@@ -129,9 +129,9 @@ def test_surfaces_turned_inside_out_are_turned_back(prepared: Prepared, target: 
 
 
 def test_pieces_are_turned_back_each_by_itself() -> None:
-    """The root of a rib that the scan cuts, a lump of cartilage 90 mm in front of it that is turned inside out, and a
-    cavity, whose normals point into it: from the middle of all three the root seemed inside out, and was fitted so."""
-    root, lump = lump_of((12.0, 6.0, 6.0), (0.0, 0.0, 0.0)), lump_of((7.0, 7.0, 7.0), (0.0, -90.0, 0.0))
+    """The root of a rib that the scan cuts, a lump of cartilage 90 mm away that is turned inside out, and a cavity,
+    whose normals point into it: from the middle of all three the root seemed inside out, and was fitted so."""
+    root, lump = lump_of((12.0, 6.0, 6.0), (0.0, 0.0, 0.0)), lump_of((7.0, 7.0, 7.0), (90.0, 0.0, 0.0))
     shown = root[0], root[1][(root[0][root[1]][:, :, 0] > 0).all(1)]
     hollow = lump_of((3.0, 2.0, 2.0), (6.0, 0.0, 0.0))
     cavity = hollow[0], hollow[1][:, ::-1]
