@@ -68,8 +68,10 @@ RELIEF_MM = (0.08, 0.3)
 """Difference of marks between two surfaces of one bone at the least (0.04-0.07 is measured), and of two people's before
 anything is known of them: .13-.28."""
 
-CHOSEN = 3.0
-"""By how much the mean squared difference at the shifts that were chosen for it is too small."""
+CHOSEN, AS_ANYWHERE = (1.0, 3.0), (0.7, 1.1)
+"""By how much the mean squared difference at the shifts that were chosen for it is too small: not at all where it is
+this part of that at any shift, as on two surfaces of one bone (.4-.8); three times where it is no less, so that these
+shifts may be chosen by chance, as on two people (1.0-1.9: it is a mean over rows nearby, some with heads)."""
 
 USUAL, LOCAL_ROWS, LEAST_FOUND = 6.0, 14.0, 0.5
 """Independent looks that the usual difference is worth against what is found there, within so many rows about it: heads
@@ -220,19 +222,26 @@ def shift(
     p = _paths(like, step)
     sums = [(looks * p * there * x).sum(2) for x in (np.minimum(d2, OUTLIER * about[..., None]), 1.0)]
     left, found = (gaussian_filter1d(x, LOCAL_ROWS, axis=1, mode="constant") * 2.5 * LOCAL_ROWS for x in sums)
+    anywhere = (d2 * there).sum(2) / np.maximum(there.sum(2), 1e-6)
     mean = p @ SHIFTS
     doubt = np.sqrt(np.maximum(p @ SHIFTS**2 - mean**2, 0.0))
-    return mean, doubt, _differing(left, found)
+    return mean, doubt, _differing(left, found, anywhere)
 
 
-def _differing(left: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R, n) variance of relief, mm2, from (R, n) sums of squares ``left`` by the shifts of as many looks ``found``.
+def _differing(
+    left: NDArray[np.float64], found: NDArray[np.float64], anywhere: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(R, n) variance of relief, mm2, from (R, n) sums of squares ``left`` by the shifts of as many looks ``found``,
+    and (R, n) the mean square of all shifts.
 
     Nowhere less than is usual on these two people's ribs: where they seem more alike, it is by chance.
     """
     shown = found > LEAST_FOUND
-    middle = np.median(left[shown] / found[shown]) if shown.any() else np.inf
-    usual = np.clip(CHOSEN * middle, *np.square(RELIEF_MM))
+    usual = RELIEF_MM[1] ** 2
+    if shown.any():
+        middle = np.median(left[shown] / found[shown])
+        chosen = np.interp(middle / max(np.median(anywhere[shown]), 1e-9), AS_ANYWHERE, CHOSEN)
+        usual = np.clip(chosen * middle, *np.square(RELIEF_MM))
     return np.maximum((USUAL * usual + left) / (USUAL + found), usual)
 
 
