@@ -17,7 +17,7 @@ from shapemodel.mesh import Mesh, face_normals, join
 from shapemodel.phantom.shape import surface
 from shapemodel.phantom.subject import mean_subject
 from shapemodel.reasons import InputError, StudyError
-from shapemodel.registration import Prepared, prepare
+from shapemodel.registration import Prepared, engine, prepare
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.ends import usual_stretch
 from shapemodel.registration.engine import deformed, doubts, rib_ends, scene, stage_a
@@ -148,6 +148,20 @@ def test_flat_sides_of_ribs_are_no_cut() -> None:
     flattened[:, 0] = np.minimum(flattened[:, 0], side)
     mesh = template.with_vertices(flattened)
     assert not np.isfinite(find_fov(mesh, np.zeros(len(flattened), bool))).any()
+
+
+def test_a_rib_with_one_known_end_goes_by_its_places_first(
+    prepared: Prepared, target: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nearest points of a rib say is not believed before it is near to its place, if its front is cut and its head
+    is not; ribs with both ends, and a piece with neither, have no such places."""
+    told: list[np.ndarray] = []
+    monkeypatch.setattr(engine, "doubts", lambda share, s: told.append(share.copy()) or doubts(share, s))
+    register(prepared, cut(target, -240.0))
+    steps = SMALL.free_steps
+    assert prepared.labels[told[0] == 0.0].tolist() == [9, 10, 21, 22], "the ribs of which -240 mm cuts the front"
+    assert all((share == told[0]).all() for share in told[:steps])
+    assert (told[steps] == 1.0).all()
 
 
 def test_a_piece_far_from_its_bone_is_not_of_it() -> None:

@@ -56,6 +56,11 @@ class Anchors:
     lost: NDArray[np.bool_]
 
     @property
+    def free(self) -> NDArray[np.int64]:
+        """(n,) bones of which one end is known, and the other not."""
+        return self.bone[np.isfinite(self.sd[:, [0, -1]]).sum(1) == 1]
+
+    @property
     def ends(self) -> tuple[NDArray[np.int64], Points]:
         """(E, TIP) vertices of the known ends, and (E, 3) where they have to go."""
         known = np.isfinite(self.sd[:, [0, -1]])

@@ -212,6 +212,8 @@ def stage_b(s: Scene, field: Field, m: Marks, settings: RegistrationSettings) ->
             ends = rib_ends(s, y, m)
         if k < settings.cut_steps:
             pairs.weight[ends.lost[pairs.vertex]] = 0.0
+        if coarse:
+            share[ends.free] = 0.0 if k < settings.free_steps else 1.0
         thorax = wide if coarse else p.thorax
         more = held(s, ends, p.mesh.vertices, thorax, doubts(share, settings))
         gap = pairs.goal - p.mesh.vertices[pairs.vertex]

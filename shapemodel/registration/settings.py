@@ -48,6 +48,8 @@ class RegistrationSettings:
     coarse_steps, coarse_nodes : joint Gauss-Newton steps on the first so many nodes a bone
     anchor_steps : joint steps before which ends and places of shafts of ribs are looked for; between them they stay
     cut_steps : the first joint steps, in which what lies beyond the cut of a rib has no partner
+    free_steps : the first joint steps, in which a rib of which one end only is known goes by the places of its shaft:
+        the soft assignment leaves one that is longer than the template's 20 mm short, where nearest points hold it
     doubt : (least, most) times that standard deviations of places of shafts are taken: of bones whose surface is like
         the target's nowhere, and of those that have it; in between by how much they agree
     joint_steps, bone_steps : further ones on all nodes: of all fields together, of each bone alone
@@ -71,6 +73,7 @@ class RegistrationSettings:
     coarse_nodes: int = 160
     anchor_steps: tuple[int, ...] = (0,)
     cut_steps: int = 4
+    free_steps: int = 7
     doubt: tuple[float, float] = (0.1, 3.2)
     joint_steps: int = 2
     bone_steps: int = 4

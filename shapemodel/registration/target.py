@@ -237,9 +237,11 @@ def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
     )
     for b in np.flatnonzero(target.present).tolist():
         number, own = np.unique(target.piece[b], return_inverse=True)
+        size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
+        if size.min() >= SHORT_MM:
+            continue
         away = cKDTree(bones[b]).query(target.points[b])[0]
         far = np.array([np.median(away[own == k]) for k in range(len(number))])
-        size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
         bone = np.bincount(own) >= CRUMB * len(own)
         lost = ((size < SHORT_MM) & (far > min(far[bone].min() + ELSEWHERE_MM, ASTRAY_MM)))[own]
         if not lost.any():
