@@ -20,13 +20,13 @@ from shapemodel.reasons import InputError, StudyError
 from shapemodel.registration import Prepared, engine, prepare
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.ends import usual_stretch
-from shapemodel.registration.engine import deformed, doubts, rib_ends, scene, stage_a
+from shapemodel.registration.engine import deformed, doubts, rib_ends, scene, shown, stage_a
 from shapemodel.registration.fit import Rows, solve
 from shapemodel.registration.match import Pairs, symmetric_normal
 from shapemodel.registration.prior import kernel, nystrom, spread
 from shapemodel.registration.settings import RegistrationSettings
 from shapemodel.registration.start import place, robust_similarity
-from shapemodel.registration.stations import between_sides, of_neighbours
+from shapemodel.registration.stations import between_sides, marks, of_neighbours
 from shapemodel.registration.target import draw, elsewhere, find_fov, move, open_vertices, sample_target
 
 
@@ -162,6 +162,24 @@ def test_a_rib_with_one_known_end_goes_by_its_places_first(
     assert prepared.labels[told[0] == 0.0].tolist() == [9, 10, 21, 22], "the ribs of which -240 mm cuts the front"
     assert all((share == told[0]).all() for share in told[:steps])
     assert (told[steps] == 1.0).all()
+
+
+def test_places_of_the_sternum_are_held_half_as_firmly(
+    prepared: Prepared, target: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = sample_target(target, prepared.labels, 1000, 4000)
+    start = place(prepared, samples)
+    s = scene(prepared, move(samples, start.scale, start.rotation, start.shift), start)
+    y = deformed(s, stage_a(s, SMALL))
+    m = marks(prepared.markings, *shown(s), y, start.scale)
+    held = rib_ends(s, y, m)
+    monkeypatch.setattr("shapemodel.registration.anchors.PLATE_DOUBT", 1.0)
+    alike = rib_ends(s, y, m)
+    assert prepared.labels[held.bone[-1]] == STERNUM
+    assert np.isfinite(held.sd[-1, 1:-1]).any()
+    np.testing.assert_allclose(held.sd[-1, 1:-1], 2.0 * alike.sd[-1, 1:-1])
+    np.testing.assert_array_equal(held.sd[:-1], alike.sd[:-1])
+    np.testing.assert_array_equal(held.sd[:, [0, -1]], alike.sd[:, [0, -1]])
 
 
 def test_a_piece_far_from_its_bone_is_not_of_it() -> None:
