@@ -201,6 +201,18 @@ def test_a_piece_far_from_its_bone_is_not_of_it() -> None:
     assert not len(astray.dense[1])
 
 
+def test_a_bone_in_crumbs_is_kept_where_it_belongs() -> None:
+    """A rib in eight pieces none of which has 15 % of it: seven where it was predicted, one 60 mm in front."""
+    crumbs = lump_of((4.0, 4.0, 4.0), (0.0, -60.0, 0.0))
+    for k in range(7):
+        crumbs = joined(crumbs, lump_of((4.0, 4.0, 4.0), (12.0 * k, 0.0, 0.0)))
+    target = sample_target(join({5: crumbs}), np.array([5]), 400)
+    target = replace(target, present=np.ones(1, bool), main=target.solid)  # crumbs alone show no bone
+    left = elsewhere(target, [crumbs[0][len(crumbs[0]) // 8 :]])
+    assert left.present.all()
+    assert np.abs(left.points[0][:, 1]).max() < 10.0
+
+
 def test_what_a_scan_shows_of_a_rib_cut_at_its_root_is_trusted() -> None:
     """Of the last 6 mm of a rib nearly every vertex lies within three rings of the cut edge, and next to nothing of it
     was trusted. A longer piece keeps its distance from the edge."""

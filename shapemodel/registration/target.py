@@ -243,7 +243,7 @@ def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
         away = cKDTree(bones[b]).query(target.points[b])[0]
         far = np.array([np.median(away[own == k]) for k in range(len(number))])
         bone = np.bincount(own) >= CRUMB * len(own)
-        lost = ((size < SHORT_MM) & (far > min(far[bone].min() + ELSEWHERE_MM, ASTRAY_MM)))[own]
+        lost = ((size < SHORT_MM) & (far > min(far[bone].min(initial=np.inf) + ELSEWHERE_MM, ASTRAY_MM)))[own]
         if not lost.any():
             continue
         kept = np.flatnonzero(~lost)
