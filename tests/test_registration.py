@@ -20,12 +20,12 @@ from shapemodel.reasons import InputError, StudyError
 from shapemodel.registration import Prepared, engine, prepare
 from shapemodel.registration import register as register_fully
 from shapemodel.registration.ends import usual_stretch
-from shapemodel.registration.engine import deformed, doubts, rib_ends, scene, shown, stage_a
+from shapemodel.registration.engine import Scene, deformed, doubts, rib_ends, scene, shown, stage_a
 from shapemodel.registration.fit import Rows, solve
 from shapemodel.registration.match import Pairs, symmetric_normal
 from shapemodel.registration.prior import kernel, nystrom, spread
 from shapemodel.registration.settings import RegistrationSettings
-from shapemodel.registration.start import place, robust_similarity
+from shapemodel.registration.start import Similarity, place, robust_similarity
 from shapemodel.registration.stations import between_sides, marks, of_neighbours
 from shapemodel.registration.target import draw, elsewhere, find_fov, move, open_vertices, sample_target
 
@@ -60,6 +60,13 @@ def joined(one: Surface, other: Surface) -> Surface:
 
 def without(mesh: Mesh, label: int) -> Mesh:
     return join({k: mesh.select(k)[:2] for k in mesh.labels if k != label})
+
+
+def placed(p: Prepared, target: Mesh) -> tuple[Scene, Similarity]:
+    """A target on a template after the start alone."""
+    samples = sample_target(target, p.labels, SMALL.samples, SMALL.rib_samples)
+    start = place(p, samples)
+    return scene(p, move(samples, start.scale, start.rotation, start.shift), start), start
 
 
 def error(fitted: np.ndarray, template: Mesh) -> np.ndarray:
@@ -167,9 +174,7 @@ def test_a_rib_with_one_known_end_goes_by_its_places_first(
 def test_places_of_the_sternum_are_held_half_as_firmly(
     prepared: Prepared, target: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = sample_target(target, prepared.labels, 1000, 4000)
-    start = place(prepared, samples)
-    s = scene(prepared, move(samples, start.scale, start.rotation, start.shift), start)
+    s, start = placed(prepared, target)
     y = deformed(s, stage_a(s, SMALL))
     m = marks(prepared.markings, *shown(s), y, start.scale)
     held = rib_ends(s, y, m)
@@ -217,11 +222,11 @@ def test_what_a_scan_shows_of_a_rib_cut_at_its_root_is_trusted() -> None:
     """Of the last 6 mm of a rib nearly every vertex lies within three rings of the cut edge, and next to nothing of it
     was trusted. A longer piece keeps its distance from the edge."""
     v, faces = lump_of((10.0, 5.0, 5.0), (0.0, 0.0, 0.0))
-    shown = {}
+    parts = {}
     for label, length in ((12, 6.0), (11, 10.0)):
         keep = (v[faces][:, :, 0] > 10.0 - length).all(1)
-        shown[label] = (v + [0.0, 30.0 * label, 0.0], faces[keep])
-    target = sample_target(join(shown), np.array([11, 12]), 400)
+        parts[label] = (v + [0.0, 30.0 * label, 0.0], faces[keep])
+    target = sample_target(join(parts), np.array([11, 12]), 400)
     near_cut = target.points[0][:, 0] < 1.0
     assert not target.solid[0][near_cut].any()
     assert 0.4 < target.solid[1].mean() < 0.6  # 0.17 by three rings
@@ -317,9 +322,7 @@ def test_an_end_that_the_template_made_up_is_no_anchor(template: Mesh, target: M
     known = []
     for mesh in (template, template.with_arrays(prior=made_up)):
         p = prepare(mesh, prior=SMALL.prior)
-        samples = sample_target(target, p.labels, SMALL.samples, SMALL.rib_samples)
-        start = place(p, samples)
-        s = scene(p, move(samples, start.scale, start.rotation, start.shift), start)
+        s, _ = placed(p, target)
         a = rib_ends(s, deformed(s, stage_a(s, SMALL)))
         known.append({int(p.labels[b]): np.isfinite(sd[[0, -1]]).tolist() for b, sd in zip(a.bone, a.sd, strict=True)})
     assert known[0][5] == [True, True]

@@ -230,11 +230,8 @@ def elsewhere(target: Target, bones: Sequence[Points]) -> Target:
     as a scan shows of one that it cuts at the root: such a rib was put where the other piece lies.
     """
     count = target.points.shape[1]
-    take, dense, present = (
-        np.tile(np.arange(count), (len(target.present), 1)),
-        list(target.dense),
-        target.present.copy(),
-    )
+    take = np.tile(np.arange(count), (len(target.present), 1))
+    dense, present = list(target.dense), target.present.copy()
     for b in np.flatnonzero(target.present).tolist():
         number, own = np.unique(target.piece[b], return_inverse=True)
         size = np.array([np.linalg.norm(np.ptp(target.points[b][own == k], axis=0)) for k in range(len(number))])
